@@ -1,0 +1,151 @@
+"""Rows of the global batch: gathering them with a gradient, and batch norm over all of them.
+
+Every process holds the same number of rows. A relational loss sees all rows (``gather_rows``) and computes the terms
+of its own (``own_rows``); the sum over processes is the loss of the global batch. Its gradient reaches every row, and
+the gather's backward adds up what all processes found for a row and hands it to the process that owns it. DDP then
+*averages* over processes, so whoever calls ``backward`` multiplies by the number of processes first.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def world_size() -> int:
+    """How many processes train together; 1 outside a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is; 0 outside a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        return gathered
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        own = gradient.new_empty(len(gradient) // world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(own, gradient.contiguous())
+        return own
+
+
+def gather_rows(rows: Shaped[Tensor, "n *shape"]) -> Shaped[Tensor, "n_global *shape"]:
+    """Stack the rows of all processes in the order of their ranks, with a gradient (``accelerator.gather`` has none).
+
+    The backward sums, over processes, what each found for a row, and returns to each process its own rows. All
+    processes must hold equally many rows.
+    """
+    return rows if world_size() == 1 else _GatherRows.apply(rows)
+
+
+def own_rows(rows: int) -> slice:
+    """Where this process's ``rows`` stand in the result of :func:`gather_rows`."""
+    return slice(rank() * rows, (rank() + 1) * rows)
+
+
+def shard(length: int) -> slice:
+    """This process's part of ``length`` rows that need not divide evenly: every row once, none twice."""
+    size = -(-length // world_size())
+    return slice(min(rank() * size, length), min((rank() + 1) * size, length))
+
+
+def gather_shards(rows: Shaped[Tensor, "n *shape"], length: int) -> Shaped[Tensor, "length *shape"]:
+    """Put the parts that :func:`shard` dealt out together again, in order, on every process; no gradient."""
+    if world_size() == 1:
+        return rows
+    size = -(-length // world_size())
+    padded = rows.new_zeros(size, *rows.shape[1:])
+    padded[: len(rows)] = rows
+    gathered = rows.new_empty(world_size() * size, *rows.shape[1:])
+    dist.all_gather_into_tensor(gathered, padded)
+    return gathered[:length]
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of ``values`` over all processes; no gradient."""
+    if world_size() > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the rows of all processes on any backend; torch's own refuses CPU tensors.
+
+    Takes over the parameters, buffers and (for timm's fused layers) the activation of ``norm``, under the same names,
+    so state dicts fit both ways. Every process must hold equally many values per channel.
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        self._parameters.update(norm._parameters)
+        self._buffers.update(norm._buffers)
+        self.training = norm.training
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  (torch's name)
+        if input.ndim < 2:
+            raise ValueError(f"batch norm takes (n, channels, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Float[Tensor, "n c *space"]) -> Float[Tensor, "n c *space"]:  # noqa: A002
+        """Normalize by the statistics of all processes in training, by the running ones in evaluation."""
+        if not (self.training or self.running_mean is None):
+            return self.act(self.drop(super().forward(input)))
+        others = [axis for axis in range(input.ndim) if axis != 1]
+        precise = input.to(torch.promote_types(input.dtype, torch.float32))
+        variance, mean = torch.var_mean(precise, dim=others, correction=0)
+        variances, means = gather_rows(torch.stack([variance, mean])[None]).unbind(1)
+        # Equal counts per process: the variance of the whole is the mean variance plus the variance of the means.
+        variance = variances.mean(0) + means.var(0, correction=0)
+        mean = means.mean(0)
+        if self.training and self.running_mean is not None:
+            self._track(mean.detach(), variance.detach(), count=world_size() * input.numel() // input.shape[1])
+        scale = (variance + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
+        shape = (1, -1) + (1,) * (input.ndim - 2)
+        normalized = (input * scale.view(shape) + shift.view(shape)).to(input.dtype)
+        return self.act(self.drop(normalized))
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), weight)
+        self.running_var.lerp_((variance * (count / max(count - 1, 1))).to(self.running_var.dtype), weight)
+
+
+def synchronize_batch_norm(module: nn.Module) -> nn.Module:
+    """Replace every batch norm below ``module`` by one whose statistics run over all processes.
+
+    On CUDA these are torch's and timm's own layers, elsewhere :class:`SyncBatchNorm`. Parameters are shared with the
+    replaced layers, not copied.
+    """
+    if next(module.parameters()).is_cuda:
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(module)
+    return _synchronize_on_cpu(module)
+
+
+def _synchronize_on_cpu(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return SyncBatchNorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, _synchronize_on_cpu(child))
+    return module
