@@ -1,0 +1,1 @@
+"""Losses of one image's features or logits: each is a mean over rows, with the same ``rows`` argument."""

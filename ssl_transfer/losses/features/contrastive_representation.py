@@ -1,0 +1,125 @@
+"""Contrastive representation distillation (CRD; Tian et al., ICLR 2020), with its memory of the whole data set."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ssl_transfer.losses.checks import check_pair, check_positive
+from ssl_transfer.losses.precision import full_precision, unit_rows
+from ssl_transfer.losses.tiles import sum_over_anchors, tile_rows
+
+EPSILON = 1e-7
+
+
+def draw_negatives(n: int, negatives: int, size: int, generator: torch.Generator) -> Int[Tensor, "n k"]:
+    """Rows of the memory to contrast each of ``n`` rows with, uniformly from all ``size``, as the authors draw them."""
+    return torch.randint(size, (n, negatives), generator=generator, device=generator.device)
+
+
+class ContrastiveRepresentation(nn.Module):
+    """Tell the teacher's embedding of an image from those of other images, by the student's, and the reverse.
+
+    Embeddings z are linear, of length one; M^t and M^s remember one for each image of the data set. With K
+    negatives and p(z, m) = exp(z . m / T) / Z, for row i showing image y:
+
+        h(p) = p / (p + K/N)
+        L = -(1/n) sum_i [ log h(p(z^s_i, M^t_y)) + sum_k log(1 - h(p(z^s_i, M^t_k))) ] - the same, s and t
+        exchanged
+
+    Z is set once, in the first call, to N times the mean of exp(z . m / T). After the terms, the memory of
+    every image in the batch becomes normalize(momentum M_y + (1 - momentum) z), with z the mean over the
+    views of the image.
+
+    Give it the features of the global batch, ``anchors`` for the rows whose terms this process computes, and
+    the same ``negatives`` on all processes: then memories stay equal, and the sum over processes is the loss
+    of the batch. The embeddings of both sides are trained.
+    """
+
+    memory_student: Tensor
+    memory_teacher: Tensor
+    normalizer: Tensor
+
+    def __init__(
+        self,
+        student_width: int,
+        teacher_width: int,
+        size: int,
+        *,
+        width: int = 128,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        check_positive(size=size, width=width, temperature=temperature)
+        self.temperature, self.momentum = temperature, momentum
+        self.embed_student = nn.Linear(student_width, width)
+        self.embed_teacher = nn.Linear(teacher_width, width)
+        bound = 1 / math.sqrt(width / 3)
+        for name in ("memory_student", "memory_teacher"):
+            start = torch.empty(size, width).uniform_(-bound, bound, generator=generator)
+            self.register_buffer(name, start)
+        self.register_buffer("normalizer", torch.zeros(2))  # of scores by student rows and by teacher rows; 0 is unset
+
+    def forward(
+        self,
+        student: Float[Tensor, "n d_student"],
+        teacher: Float[Tensor, "n d_teacher"],
+        image: Int[Tensor, " n"],
+        negatives: Int[Tensor, "n k"],
+        *,
+        anchors: slice | None = None,
+    ) -> Float[Tensor, ""]:
+        """The loss of the anchors against the memory, which is then updated with all rows.
+
+        ``image`` is the place of each row in the data set; ``negatives`` are places drawn by
+        ``draw_negatives``.
+        """
+        check_pair(student, teacher)
+        with full_precision(student.device):
+            ours = unit_rows(self.embed_student(student.to(self.embed_student.weight.dtype)))
+            theirs = unit_rows(self.embed_teacher(teacher.detach().to(self.embed_teacher.weight.dtype)))
+        places = torch.cat([image[:, None], negatives], dim=1)
+        if not self.normalizer.all():
+            self.normalizer.copy_(self._mean_scores(ours.detach(), theirs.detach(), places))
+        # The walk copies nothing of the memories but their rows for one tile; they change in place only after
+        # it.
+        n, size = len(student), len(self.memory_student)
+        noise = negatives.shape[1] / size
+
+        def term(rows: slice, ours: Tensor, theirs: Tensor) -> Tensor:
+            total = ours.new_zeros(())
+            for scores, normalizer in zip(self._scores(rows, ours, theirs, places), self.normalizer, strict=True):
+                p = scores / normalizer
+                positive = (p[:, 0] / (p[:, 0] + noise + EPSILON)).log().sum()
+                negative = (noise / (p[:, 1:] + noise + EPSILON)).log().sum()
+                total = total - positive - negative
+            return total
+
+        tile = max(1, tile_rows(places.shape[1], student.device) // ours.shape[1])
+        loss = sum_over_anchors(term, anchors, n, ours, theirs, tile=tile) / n
+        self._update(ours.detach(), theirs.detach(), image)
+        return loss
+
+    def _scores(self, rows: slice, ours: Tensor, theirs: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """exp(z . m / T) of the rows against their places: students by teacher memory, teachers by student memory."""
+        by_student = torch.einsum("tkd,td->tk", self.memory_teacher[places[rows]], ours[rows])
+        by_teacher = torch.einsum("tkd,td->tk", self.memory_student[places[rows]], theirs[rows])
+        return (by_student / self.temperature).exp(), (by_teacher / self.temperature).exp()
+
+    def _mean_scores(self, ours: Tensor, theirs: Tensor, places: Tensor) -> Float[Tensor, "2"]:
+        def term(side: int):
+            return lambda rows, *_: self._scores(rows, ours, theirs, places)[side].sum()
+
+        tile = max(1, tile_rows(places.shape[1], ours.device) // ours.shape[1])
+        sums = [sum_over_anchors(term(side), None, len(ours), ours, tile=tile) for side in (0, 1)]
+        return torch.stack(sums) / places.numel() * len(self.memory_student)
+
+    @torch.no_grad()
+    def _update(self, ours: Tensor, theirs: Tensor, image: Tensor) -> None:
+        images, position, views = image.unique(return_inverse=True, return_counts=True)
+        for memory, rows in ((self.memory_student, ours), (self.memory_teacher, theirs)):
+            mean = rows.new_zeros(len(images), rows.shape[1]).index_add_(0, position, rows) / views[:, None]
+            memory[images] = unit_rows(self.momentum * memory[images] + (1 - self.momentum) * mean)

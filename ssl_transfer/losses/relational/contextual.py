@@ -1,0 +1,80 @@
+"""Contextual affinity of STML (Kim et al., CVPR 2022): rows are alike if their reciprocal neighbors are.
+
+With N(i) the k most affine rows of i (itself and the views of its image first), and R(i) those j of N(i) with
+i in N(j):
+
+    overlap_ij = |R(i) and R(j)| / |R(i)|  for j in R(i), else 0
+    half_ij    = mean of overlap_hj over the first k/2 rows h of N(i)
+    w_ij       = (gaussian_ij + (half_ij + half_ji) / 2) / 2
+
+as in the authors' code (tjddus9597/STML-CVPR22, ``RC_STML``), which also divides the loss by n (n - 1)
+instead of n; here the affinity does not change how the loss is averaged. ``overlap`` has k entries a row and
+``half`` k * k/2, kept as lists; only tiles are dense. Finding neighbors takes a pass over all rows on every
+process.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ssl_transfer.losses.precision import full_precision
+from ssl_transfer.losses.relational.gaussian import Gaussian
+from ssl_transfer.losses.tiles import tile_rows, tiles
+
+
+class Contextual:
+    """Mean of the Gaussian and the contextual affinity; ``image`` says which rows are views of one image."""
+
+    def __init__(self, gaussian: Gaussian, neighbors: int, image: Int[Tensor, " n"] | None):
+        n = len(gaussian.right)
+        if not 2 <= neighbors <= n:
+            raise ValueError(f"neighbors={neighbors} must be from 2 to the {n} rows of the batch.")
+        self.gaussian = gaussian
+        nearest = _nearest(gaussian, neighbors, image)
+        reciprocal = (nearest[nearest] == torch.arange(n, device=nearest.device)[:, None, None]).any(dim=2)
+        overlap = _overlap(nearest, reciprocal, gaussian.right.dtype)
+        first = nearest[:, : round(neighbors / 2)]  # a half rounds to even, as in the authors' np.around
+        self.column = nearest[first].flatten(1)
+        self.value = overlap[first].flatten(1) / first.shape[1]
+        # The same entries sorted by column, so that the transpose of a tile is one contiguous piece of them.
+        self.sorted_column, order = self.column.flatten().sort(stable=True)
+        self.sorted_row = order // self.column.shape[1]
+        self.sorted_value = self.value.flatten()[order]
+
+    def tile(self, rows: slice, out: Tensor | None = None) -> Float[Tensor, "t n"]:
+        """Affinities of the anchors ``rows`` to all rows, in ``out`` if it is given."""
+        n = len(self.column)
+        half = self.value.new_zeros(rows.stop - rows.start, n).scatter_add_(1, self.column[rows], self.value[rows])
+        bounds = torch.tensor([rows.start, rows.stop], device=half.device)
+        piece = slice(*torch.searchsorted(self.sorted_column, bounds).tolist())
+        entry = (self.sorted_column[piece] - rows.start) * n + self.sorted_row[piece]
+        half.view(-1).scatter_add_(0, entry, self.sorted_value[piece])
+        affinity = self.gaussian.tile(rows, out).add_(half, alpha=0.5).mul_(0.5)
+        affinity[:, rows].fill_diagonal_(1)
+        return affinity
+
+
+def _nearest(gaussian: Gaussian, neighbors: int, image: Tensor | None) -> Int[Tensor, "n k"]:
+    n, device = len(gaussian.right), gaussian.right.device
+    found = []
+    with full_precision(device):
+        for rows in tiles(range(n), tile_rows(n, device)):
+            affinity = gaussian.tile(rows)
+            if image is not None:
+                affinity.masked_fill_(image[rows, None] == image, 1)
+            found.append(affinity.topk(neighbors, dim=1).indices)
+    return torch.cat(found)
+
+
+def _overlap(nearest: Int[Tensor, "n k"], reciprocal: Bool[Tensor, "n k"], dtype: torch.dtype) -> Float[Tensor, "n k"]:
+    """Entry (i, a) is ``overlap[i, nearest[i, a]]``."""
+    n, k = nearest.shape
+    found = []
+    for rows in tiles(range(n), max(1, tile_rows(n, nearest.device) // k)):
+        mine = reciprocal[rows]
+        member = torch.zeros(len(mine), n, dtype=dtype, device=nearest.device)
+        member.scatter_(1, nearest[rows], mine.to(dtype))
+        theirs = nearest[nearest[rows]]  # t x k x k: the neighbors of the neighbors
+        shared = member.gather(1, theirs.flatten(1)).view_as(theirs) * reciprocal[nearest[rows]]
+        found.append(shared.sum(dim=2) * mine / mine.sum(dim=1, keepdim=True).clamp(min=1))
+    return torch.cat(found)

@@ -1,0 +1,62 @@
+"""Losses of relative distances d_ij = |s_i - s_j| / mean_k |s_i - s_k| and of teacher affinities.
+
+The mean runs over all n rows, the zero self-distance included, and the gradient flows through it. So the loss
+does not change when the student is translated, rotated or scaled.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ssl_transfer.losses.distances import PairGradient, distance_tile, divide_by_distance, points_of
+from ssl_transfer.losses.precision import full_precision, widen
+from ssl_transfer.losses.relational.affinity import Affinity
+from ssl_transfer.losses.tiles import anchor_range, scaled_once, tile_rows, tiles
+
+# (d, w, spare, rows) -> (sum of the anchors' terms, their derivative by d, up to the factor ``slope``). The
+# tiles are t x n; ``w`` and ``spare`` may be overwritten. Entry (i, rows.start + i) is the anchor itself,
+# with d = 0 and w = 1.
+AnchorTerms = Callable[[Tensor, Tensor, Tensor, slice], tuple[Tensor, Tensor]]
+
+
+def relative_loss(
+    student: Tensor, affinity: Affinity, terms: AnchorTerms, anchors: slice | None, *, slope: float = 1.0
+) -> Tensor:
+    """(1/n) times the sum of ``terms`` over the ``anchors``, with its gradient to all rows of ``student``."""
+    return _RelativeLoss.apply(widen(student), affinity, terms, anchor_range(anchors, len(student)), slope)
+
+
+class _RelativeLoss(torch.autograd.Function):
+    """Works out the gradient while it walks, since then nothing of a tile need be kept; backward scales it.
+
+    With g = dL/dd, the derivative by the distance itself is (g_ij - mean_k g_ik d_ik) / mean_i.
+    """
+
+    @staticmethod
+    def forward(ctx, student, affinity, terms, anchors, slope):
+        n = len(student)
+        total = student.new_zeros(())
+        with full_precision(student.device):
+            points = points_of(student)
+            gradient = PairGradient(points)
+            size = tile_rows(n, student.device)
+            buffers = [student.new_empty(min(size, len(anchors)), n) for _ in range(3)]
+            for rows in tiles(anchors, size):
+                d, w, spare = (buffer[: rows.stop - rows.start] for buffer in buffers)
+                _, close = distance_tile(rows, points, out=d)
+                mean = d.mean(dim=1)
+                inverse = torch.where(mean > torch.finfo(d.dtype).tiny, 1 / mean, 0)
+                d *= inverse[:, None]
+                value, g = terms(d, affinity.tile(rows, out=w), spare, rows)
+                total += value
+                if ctx.needs_input_grad[0]:
+                    g -= (torch.linalg.vecdot(g, d) / n)[:, None]
+                    gradient.add(rows, divide_by_distance(g, d, rows, close), close, slope * inverse.square())
+        ctx.save_for_backward(student, gradient.total() / n if ctx.needs_input_grad[0] else None)
+        return total / n
+
+    @staticmethod
+    def backward(ctx, upstream):
+        student, gradient = ctx.saved_tensors
+        return scaled_once(gradient, upstream, student), None, None, None, None

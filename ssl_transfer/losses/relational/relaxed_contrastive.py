@@ -1,0 +1,46 @@
+"""Relaxed contrastive loss (Kim et al., CVPR 2021): the embedding transfer this project is about."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssl_transfer.losses.checks import check_pair, check_positive
+from ssl_transfer.losses.relational.affinity import AffinityName, make_affinity
+from ssl_transfer.losses.relational.relative import relative_loss
+
+
+def relaxed_contrastive(
+    student: Float[Tensor, "n d_student"],
+    teacher: Float[Tensor, "n d_teacher"],
+    *,
+    sigma: float = 1.0,
+    delta: float = 1.0,
+    affinity: AffinityName = "gaussian",
+    neighbors: int = 10,
+    image: Int[Tensor, " n"] | None = None,
+    anchors: slice | None = None,
+) -> Float[Tensor, ""]:
+    """Pull and push every pair of student rows by how alike the teacher finds them (Kim et al., CVPR 2021).
+
+        w_ij = exp(-|t_i - t_j|^2 / sigma)      d_ij = |s_i - s_j| / mean_k |s_i - s_k|
+        L = (1/n) sum_i sum_j [ w_ij d_ij^2 + (1 - w_ij) relu(delta - d_ij)^2 ]
+
+    Rows are the global batch, all views; teacher rows are brought to length one here and never receive a
+    gradient, student rows are used as they are. With ``anchors`` the value is this process's share: the sum
+    over processes is L. ``affinity="contextual"`` averages w with the overlap of the ``neighbors`` (STML),
+    where rows of the same ``image`` are neighbors of each other.
+    """
+    check_pair(student, teacher)
+    check_positive(sigma=sigma, delta=delta)
+
+    def terms(d: Tensor, w: Tensor, spare: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        # With r = relu(delta - d) and u = w (d + r):  dterm/dd = 2 (u - r)  and  term = u d - r (u - r).
+        u = w.mul_(torch.clamp(d, min=delta, out=spare))
+        r = spare.sub_(d)
+        value = torch.linalg.vecdot(u, d)
+        half = u.sub_(r)
+        value -= torch.linalg.vecdot(r, half)
+        return value.sum(), half
+
+    weights = make_affinity(affinity, teacher, sigma, neighbors, image)
+    return relative_loss(student, weights, terms, anchors, slope=2.0)

@@ -1,0 +1,53 @@
+"""Relaxed multi-similarity loss, from the code of Kim et al., CVPR 2021."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ssl_transfer.losses.checks import check_pair, check_positive
+from ssl_transfer.losses.relational.affinity import AffinityName, make_affinity
+from ssl_transfer.losses.relational.relative import relative_loss
+
+
+def relaxed_multi_similarity(
+    student: Float[Tensor, "n d_student"],
+    teacher: Float[Tensor, "n d_teacher"],
+    image: Int[Tensor, " n"],
+    *,
+    sigma: float = 1.0,
+    delta: float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 2.0,
+    affinity: AffinityName = "gaussian",
+    neighbors: int = 10,
+    anchors: slice | None = None,
+) -> Float[Tensor, ""]:
+    """Weigh an anchor's hardest positives and negatives most, by relaxed labels (Kim et al., CVPR 2021).
+
+        L = (1/n) sum_i [ (1/alpha) log(1 + sum_j w_ij exp(alpha d_ij))
+                        + (1/beta)  log(1 + sum_j (1 - w_ij) exp(beta (delta - d_ij))) ],   j != i
+
+    with w and d of ``relaxed_contrastive``, and w_ij = 1 where rows i and j are views of the same ``image``,
+    any integer per row. The authors' code raises a NameError; this is their formula with the name read as the
+    student.
+    """
+    check_pair(student, teacher)
+    check_positive(sigma=sigma, delta=delta, alpha=alpha, beta=beta)
+    if image.shape != (len(student),):
+        raise ValueError(f"image has shape {tuple(image.shape)}: give one integer for each of {len(student)} rows.")
+
+    def terms(d: Tensor, w: Tensor, spare: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        w.masked_fill_(image[rows, None] == image, 1)
+        # An outlier's distance can reach n: the sum of exponentials is kept below e^0 by its largest
+        # exponent.
+        top = alpha * d.amax(dim=1, keepdim=True)
+        pull = torch.mul(d, alpha, out=spare).sub_(top).exp_().mul_(w)
+        pull[:, rows].fill_diagonal_(0)
+        pulled = pull.sum(dim=1, keepdim=True).add_((-top).exp())
+        push = (delta - d).mul_(beta).exp_().mul_(w.neg_().add_(1))
+        pushed = push.sum(dim=1, keepdim=True).add_(1)
+        value = ((pulled.log() + top) / alpha + pushed.log() / beta).sum()
+        return value, pull.div_(pulled).sub_(push.div_(pushed))
+
+    weights = make_affinity(affinity, teacher, sigma, neighbors, image)
+    return relative_loss(student, weights, terms, anchors)

@@ -1,0 +1,22 @@
+"""The authors' default weight of every transfer loss: plain data, importable without torch.
+
+LabelRelaxation is tjddus9597/LabelRelaxation-CVPR21, RepDistiller is HobbitLong/RepDistiller
+(``run_cifar_distill.sh``).
+"""
+
+WEIGHTS = {
+    "relaxed_contrastive": 1.0,  # LabelRelaxation: the only loss
+    "relaxed_multi_similarity": 1.0,  # LabelRelaxation: the only loss
+    "rkd_distance": 1.0,  # LabelRelaxation; RepDistiller 25
+    "rkd_angle": 2.0,  # LabelRelaxation; RepDistiller 50
+    "pkt": 1.0,  # LabelRelaxation, under Adam; RepDistiller 30,000: a mean over n^2 entries is tiny
+    "dark_rank": 1.0,  # LabelRelaxation
+    "similarity_preserving": 3000.0,  # RepDistiller
+    "correlation_congruence": 0.02,  # RepDistiller, whose form differs from the paper's
+    "seed": 1.0,  # the only loss of SEED
+    "fitnet": 1.0,  # LabelRelaxation, per map; RepDistiller 100 on one map
+    "attention_transfer": 1.0,  # LabelRelaxation, per map; RepDistiller 1,000
+    "vid": 1.0,  # RepDistiller, per map
+    "contrastive_representation": 1.0,  # LabelRelaxation; RepDistiller 0.8
+    "soft_targets": 0.9,  # RepDistiller, beside 0.1 of cross-entropy
+}
