@@ -1,0 +1,53 @@
+"""Gaussian blur of channel planes, each image with its own width."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+
+def blur_(planes: Float[Tensor, "c n h w"], sigma: Float32[Tensor, " n"]) -> None:
+    """Blur each image by its sigma in pixels (on the CPU; 0 leaves it alone), reflecting the image at its borders.
+
+    The kernel reaches ``blur_radius`` pixels on both sides and sums to 1; both axes are blurred one after the other.
+    """
+    radius = blur_radius(sigma, min(planes.shape[2:]))
+    rows = radius.argsort(descending=True, stable=True)[: int(sigma.count_nonzero())]
+    if not len(rows):
+        return
+    radius, sigma, rows = radius[rows], sigma[rows].to(planes.device), rows.to(planes.device)
+    reach = [int((radius >= distance).sum()) for distance in range(int(radius[0]) + 1)]
+    weights = _kernel(sigma, radius.to(planes.device))
+    blurred = planes.index_select(1, rows)
+    for _ in range(2):
+        blurred = _blur_columns(blurred, weights, reach).transpose(2, 3).contiguous()
+    planes.index_copy_(1, rows, blurred)
+
+
+def blur_radius(sigma: Float32[Tensor, " n"], side: int) -> Int64[Tensor, " n"]:
+    """Three sigmas, which hold 99.7 % of the kernel, but no more than a reflection of the image can fill."""
+    return (3 * sigma).ceil().long().clamp(max=side - 1)
+
+
+def _kernel(sigma: Float32[Tensor, " n"], radius: Int64[Tensor, " n"]) -> Float32[Tensor, "distances n"]:
+    """Half of each kernel, from its center outwards."""
+    distance = torch.arange(int(radius[0]) + 1, device=sigma.device)[:, None]
+    density = torch.exp(-0.5 * (distance / sigma).square()) * (distance <= radius)
+    total = density[0].clone()
+    for side in density[1:]:
+        total += 2 * side
+    return density / total
+
+
+def _blur_columns(
+    planes: Float[Tensor, "c n h w"], weights: Float32[Tensor, "distances n"], reach: list[int]
+) -> Float[Tensor, "c n h w"]:
+    """Along the columns, where a shifted image is still contiguous; ``reach[d]`` images go as far as d pixels."""
+    height, radius = planes.shape[2], len(reach) - 1
+    padded = F.pad(planes, (0, 0, radius, radius), mode="reflect")
+    blurred = planes * weights[0][:, None, None]
+    for distance in range(1, radius + 1):
+        above = padded[:, : reach[distance], radius - distance : radius - distance + height]
+        below = padded[:, : reach[distance], radius + distance : radius + distance + height]
+        blurred[:, : reach[distance]] += (above + below).mul_(weights[distance, : reach[distance], None, None])
+    return blurred

@@ -1,0 +1,79 @@
+"""Random numbers as pure functions of where they are used, so nothing random has a state.
+
+Philox 4x32-10 is a keyed bijection of 128-bit counters: the same key and counter give the same four 32-bit words
+on every device, in every order, in every process (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy
+as 1, 2, 3", SC 2011). Here a key is a seed and a counter says what the number is for:
+
+    key      (low 32 bits of the seed, high 32 bits of the seed)
+    counter  (block, image index, epoch, stream * 2**16 + view)
+
+A block is four draws. A stream is one use of randomness (the order of an epoch, augmentation), so that uses never
+share a word.
+"""
+
+import torch
+from jaxtyping import Float32, Int, Int64
+from torch import Tensor
+
+ORDER, AUGMENT = 0, 1  # the streams in use
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def philox(counter: Int[Tensor, "*n 4"], key: tuple[int, int]) -> Int64[Tensor, "*n 4"]:
+    """Four 32-bit words for each counter of four 32-bit words, all carried in int64 (Philox 4x32-10)."""
+    x0, x1, x2, x3 = counter.long().unbind(-1)
+    key0, key1 = key
+    for _ in range(_ROUNDS):
+        high0, low0 = _multiply(x0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(x2, _MULTIPLIERS[1])
+        x0, x1, x2, x3 = high1 ^ x1 ^ key0, low1, high0 ^ x3 ^ key1, low0
+        key0, key1 = (key0 + _KEY_STEPS[0]) & _WORD, (key1 + _KEY_STEPS[1]) & _WORD
+    return torch.stack((x0, x1, x2, x3), dim=-1)
+
+
+def uniform(
+    seed: int, stream: int, epoch: int, index: Int[Tensor, " n"], view: int, draws: int
+) -> Float32[Tensor, "n draws"]:
+    """``draws`` numbers in [0, 1) for each image, multiples of 2**-24 and so exact in float32 on every device."""
+    blocks = torch.arange(-(-draws // 4), device=index.device)
+    index, blocks = torch.broadcast_tensors(index.long()[:, None], blocks)
+    words = philox(_counter(blocks, index, epoch, stream, view), _key(seed))
+    return (words.flatten(1)[:, :draws] >> 8).to(torch.float32) * 2.0**-24
+
+
+def epoch_order(seed: int, epoch: int, length: int, device: torch.device | None = None) -> Int64[Tensor, " length"]:
+    """The order of the images in an epoch: sorted by a 64-bit word each, the lower index first where words tie."""
+    index = torch.arange(length, device=device)
+    words = philox(_counter(torch.zeros_like(index), index, epoch, ORDER, 0), _key(seed))
+    signed_high = words[:, 0] - 2**31  # so that the 64-bit word fits into a signed integer
+    return torch.sort(signed_high * 2**32 + words[:, 1], stable=True).indices
+
+
+def _multiply(word: Int64[Tensor, "*n"], multiplier: int) -> tuple[Int64[Tensor, "*n"], Int64[Tensor, "*n"]]:
+    """High and low 32 bits of a 32 x 32 bit product, which as a whole would overflow a signed 64-bit integer.
+
+    Multiplied by (multiplier - 2**32) instead, which is small and negative; the missing word * 2**32 is a high part.
+    """
+    product = word * (multiplier - 2**32)
+    return (product >> 32) + word, product & _WORD
+
+
+def _counter(
+    block: Int64[Tensor, "*n"], index: Int64[Tensor, "*n"], epoch: int, stream: int, view: int
+) -> Int64[Tensor, "*n 4"]:
+    if not (0 <= epoch <= _WORD and 0 <= stream < 2**16 and 0 <= view < 2**16):
+        raise ValueError(
+            f"epoch {epoch}, stream {stream} and view {view} must lie in [0, 2**32), [0, 2**16) and [0, 2**16)."
+        )
+    words = (block, index, torch.full_like(index, epoch), torch.full_like(index, stream << 16 | view))
+    return torch.stack(words, dim=-1)
+
+
+def _key(seed: int) -> tuple[int, int]:
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed {seed} must lie in [0, 2**64).")
+    return seed & _WORD, seed >> 32

@@ -1,0 +1,120 @@
+"""Crop boxes and their resampling: every image of a batch has its own box, all are resized at once."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int, Int64, UInt8
+from torch import Tensor
+
+CROP_TRIES = 10  # as torchvision's RandomResizedCrop
+
+
+def resized_crop_box(
+    tries: Float[Tensor, "n tries 2"],
+    position: Float[Tensor, "n 2"],
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+) -> Int64[Tensor, "n 4"]:
+    """Box (top, left, height, width) of a random share of the area and a random aspect ratio, log-uniform.
+
+    The first try that fits the image is taken, else the largest central box of an allowed ratio: the rule and the
+    rounding of torchvision's ``RandomResizedCrop``. In float64, so that every device rounds to the same box.
+    """
+    tries, position = tries.double(), position.double()
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * tries[..., 0])
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(log_low + (log_high - log_low) * tries[..., 1])
+    widths, heights = torch.sqrt(area * aspect).round().long(), torch.sqrt(area / aspect).round().long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.byte().argmax(dim=1, keepdim=True)
+    box_width, box_height = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
+    top = (position[:, 0] * (height - box_height + 1)).long()
+    left = (position[:, 1] * (width - box_width + 1)).long()
+    box = torch.stack((top, left, box_height, box_width), dim=1)
+    return torch.where(fits.any(dim=1, keepdim=True), box, torch.tensor(_central_box(height, width, ratio)))
+
+
+def padded_crop_box(
+    position: Float[Tensor, "n 2"], height: int, width: int, size: int, padding: int
+) -> Int64[Tensor, "n 4"]:
+    """Box of the output's size anywhere in the image enlarged by ``padding`` on each side; it may stick out."""
+    room = torch.tensor([height, width]) + 2 * padding - size + 1
+    corner = (position.double() * room).long() - padding
+    return torch.cat((corner, torch.full_like(corner, size)), dim=1)
+
+
+def resample(
+    images: UInt8[Tensor, "n c h w"], box: Int[Tensor, "n 4"], flip: Int[Tensor, " n"], size: int
+) -> Float[Tensor, "c n size size"]:
+    """Resize each image's box to ``size``, mirrored where ``flip`` is 1, as channel planes in [0, 1].
+
+    Bilinear with antialiasing where a box shrinks: a triangle as wide as the larger of the two pixel grids' steps,
+    one axis after the other, as Pillow and torchvision do. A box that sticks out sees the image reflected.
+    Each axis is a sum over a few taps, each a selection of whole pixel rows times a weight: no matrix product, whose
+    order of summation could change with the batch.
+    """
+    n, channels, height, width = images.shape
+    top, left, box_height, box_width = box.unbind(1)
+    columns, column_weights = _taps(left, box_width, flip, size, width)
+    rows, row_weights = _taps(top, box_height, torch.zeros_like(flip), size, height)
+    first_row = torch.arange(n, device=images.device) * channels + torch.arange(channels, device=images.device)[:, None]
+    across = _weighted_rows(
+        images.transpose(2, 3).reshape(-1, height), first_row * width, columns, column_weights / 255
+    )
+    planes = across.view(channels, n, size, height).transpose(2, 3).reshape(-1, size)
+    first_row = torch.arange(channels * n, device=images.device).view(channels, n)
+    return _weighted_rows(planes, first_row * height, rows, row_weights).view(channels, n, size, size).clamp_(max=1)
+
+
+def _taps(
+    start: Int[Tensor, " n"], length: Int[Tensor, " n"], flip: Int[Tensor, " n"], size: int, limit: int
+) -> tuple[Int64[Tensor, "taps n size"], Float[Tensor, "taps n size"]]:
+    """Which pixels of one axis make each output pixel, and their weights."""
+    out = torch.arange(size, device=start.device)
+    out = torch.where(flip[:, None] == 1, size - 1 - out, out)
+    scale = length[:, None].float() / size
+    support = scale.clamp(min=1)
+    center = (out + 0.5) * scale
+    low = (center - support + 0.5).long().clamp(min=0)  # a tap's center lies half a pixel after its index
+    # A box no larger than its image covers at most limit / size pixels for each output pixel, on both sides.
+    taps = low + torch.arange(math.ceil(2 * max(limit / size, 1)), device=start.device)[:, None, None]
+    weights = (1 - (taps + 0.5 - center).abs() / support).clamp(min=0) * (taps < length[:, None])
+    weights = weights / _ordered_sum(weights)
+    pixels = start[:, None] + torch.minimum(taps, length[:, None] - 1)
+    pixels = (limit - 1) - ((limit - 1) - pixels.abs()).abs()  # reflected at both ends
+    return pixels, weights
+
+
+def _weighted_rows(
+    pixels: Tensor,
+    first_row: Int[Tensor, "c n"],
+    rows: Int[Tensor, "taps n size"],
+    weights: Float[Tensor, "taps n size"],
+) -> Float[Tensor, "c_n_size row"]:
+    def tap(row: Int[Tensor, "n size"], weight: Float[Tensor, "n size"]) -> Float[Tensor, "c n size row"]:
+        picked = pixels.index_select(0, (first_row[:, :, None] + row).flatten())
+        return picked.float().view(len(first_row), *row.shape, -1).mul_(weight[..., None])
+
+    total = tap(rows[0], weights[0])
+    for row, weight in zip(rows[1:], weights[1:], strict=True):
+        total += tap(row, weight)
+    return total.flatten(0, 2)
+
+
+def _ordered_sum(terms: Float[Tensor, "taps *shape"]) -> Float[Tensor, "*shape"]:
+    """A sum whose order never depends on the shape, unlike a reduction kernel's."""
+    total = terms[0].clone()
+    for term in terms[1:]:
+        total += term
+    return total
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    box_height, box_width = height, width
+    if width / height < ratio[0]:
+        box_height = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        box_width = round(height * ratio[1])
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width

@@ -1,0 +1,105 @@
+import pytest
+import torch
+from scipy import stats
+
+from ssl_transfer.data.counter import epoch_order, philox, uniform
+from tests.reference import philox as reference
+
+# Known answers published with the algorithm: Random123, tests/kat_vectors, lines "philox4x32 10".
+KNOWN_ANSWERS = [
+    ((0x00000000,) * 4, (0x00000000,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]
+
+
+@pytest.mark.parametrize("counter, key, words", KNOWN_ANSWERS)
+def test_philox_gives_the_published_known_answers(counter, key, words):
+    assert philox(torch.tensor(counter), key).tolist() == list(words)
+
+
+def test_philox_equals_unbounded_integers_on_random_counters():
+    counters = torch.randint(2**32, (200, 4), generator=torch.Generator().manual_seed(0))
+    key = (0xDEADBEEF, 0xFFFFFFFE)
+    assert philox(counters, key).tolist() == [list(reference.philox(tuple(row), key)) for row in counters.tolist()]
+
+
+def test_philox_keeps_the_leading_shape():
+    counters = torch.arange(24).view(2, 3, 4)
+    torch.testing.assert_close(philox(counters, (1, 2))[1, 2], philox(counters[1, 2], (1, 2)))
+
+
+def test_uniform_follows_the_documented_layout():
+    seed, stream, epoch, image, view = 7 + (9 << 32), 3, 11, 2**31 + 5, 2
+    drawn = uniform(seed, stream, epoch, torch.tensor([image]), view, 6)
+    words = [word for block in (0, 1) for word in reference.philox((block, image, epoch, 3 * 2**16 + 2), (7, 9))]
+    assert drawn.tolist() == [[(word >> 8) / 2**24 for word in words[:6]]]
+
+
+def test_uniform_of_an_image_does_not_depend_on_the_batch_around_it():
+    alone = uniform(5, 1, 3, torch.tensor([40]), 0, 9)
+    together = uniform(5, 1, 3, torch.arange(100).flip(0), 0, 9)
+    assert torch.equal(alone[0], together[59])
+
+
+def test_uniform_is_uniform_and_its_draws_are_uncorrelated():
+    drawn = uniform(0, 1, 0, torch.arange(20_000), 0, 8)
+    assert 0 <= drawn.min() and drawn.max() < 1
+    for column in drawn.T:
+        assert stats.kstest(column.numpy(), "uniform").pvalue > 1e-3
+    off_diagonal = torch.corrcoef(drawn.T) - torch.eye(8)
+    assert off_diagonal.abs().max() < 4 / 20_000**0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(seed=1),
+        dict(seed=2**32),
+        dict(stream=2),
+        dict(epoch=1),
+        dict(index=torch.arange(1, 65)),
+        dict(view=1),
+    ],
+)
+def test_uniform_changes_with_every_part_of_its_address(change):
+    address = dict(seed=0, stream=1, epoch=0, index=torch.arange(64), view=0, draws=4)
+    assert (uniform(**address) != uniform(**address | change)).float().mean() > 0.99
+
+
+def test_epoch_order_is_a_permutation_and_changes_with_seed_and_epoch():
+    order = epoch_order(0, 0, 1000)
+    assert torch.equal(order.sort().values, torch.arange(1000))
+    for other in (epoch_order(1, 0, 1000), epoch_order(0, 1, 1000)):
+        assert (order == other).float().mean() < 0.01
+
+
+def test_epoch_order_sorts_64_bit_unsigned_words():
+    words = [reference.philox((0, image, 4, 0), (3, 0)) for image in range(500)]
+    expected = sorted(range(500), key=lambda image: words[image][0] << 32 | words[image][1])
+    assert epoch_order(3, 4, 500).tolist() == expected
+
+
+def test_epoch_order_visits_every_position_equally_often():
+    positions = torch.stack([epoch_order(0, epoch, 8) for epoch in range(800)])
+    counts = torch.stack([(positions == image).sum(0) for image in range(8)])
+    assert stats.chisquare(counts.flatten().numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("bad", [dict(seed=-1), dict(seed=2**64), dict(epoch=-1), dict(view=2**16)])
+def test_an_address_out_of_range_is_refused(bad):
+    address = dict(seed=0, stream=1, epoch=0, index=torch.arange(2), view=0, draws=4)
+    with pytest.raises(ValueError, match="must lie in"):
+        uniform(**address | bad)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_same_bits_on_cpu_and_gpu():
+    index = torch.arange(3000)
+    assert torch.equal(uniform(1, 1, 2, index, 1, 7), uniform(1, 1, 2, index.cuda(), 1, 7).cpu())
+    assert torch.equal(epoch_order(1, 2, 3000), epoch_order(1, 2, 3000, torch.device("cuda")).cpu())
