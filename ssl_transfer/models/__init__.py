@@ -1,0 +1,40 @@
+"""Students and teachers: timm backbones that own their preprocessing, heads, frozen and averaged copies.
+
+Names are imported on first use, so that ``import ssl_transfer`` loads neither torch nor timm.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssl_transfer.models.backbones import Backbone as Backbone
+    from ssl_transfer.models.backbones import Preprocessing as Preprocessing
+    from ssl_transfer.models.backbones import create_backbone as create_backbone
+    from ssl_transfer.models.ema import AveragedModel as AveragedModel
+    from ssl_transfer.models.embedding import EmbeddingModel as EmbeddingModel
+    from ssl_transfer.models.embedding import Output as Output
+    from ssl_transfer.models.frozen import Frozen as Frozen
+    from ssl_transfer.models.heads import EmbeddingHead as EmbeddingHead
+    from ssl_transfer.models.heads import ProjectionHead as ProjectionHead
+
+_HOME = {
+    "AveragedModel": "ema",
+    "Backbone": "backbones",
+    "EmbeddingHead": "heads",
+    "EmbeddingModel": "embedding",
+    "Frozen": "frozen",
+    "Output": "embedding",
+    "Preprocessing": "backbones",
+    "ProjectionHead": "heads",
+    "create_backbone": "backbones",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

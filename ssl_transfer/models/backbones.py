@@ -1,0 +1,149 @@
+"""Any timm network as a backbone that eats images in [0, 1] and owns its preprocessing."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.models import PretrainedCfg, get_pretrained_cfg
+from torch import Tensor, nn
+
+import ssl_transfer.models.small  # noqa: F401  (registers the small CIFAR networks in timm)
+from ssl_transfer.models.stems import cifar_stem
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a backbone does to images in [0, 1] before its network sees them."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+
+
+class Backbone(nn.Module):
+    """Pooled features of images in [0, 1]: resize if needed, normalize, then the timm network in ``network``.
+
+    Mean and standard deviation are saved with the weights: a checkpoint brings the normalization it was
+    trained with, whatever the model was built with before loading it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, *, name: str, num_features: int, preprocessing: Preprocessing):
+        super().__init__()
+        self.network = network
+        self.name = name
+        self.num_features = num_features
+        self.input_size = preprocessing.input_size
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(-1, 1, 1))
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The mean, standard deviation and input size in use now (float32 holds seven digits)."""
+        mean, std = (tuple(round(value, 6) for value in buffer.flatten().tolist()) for buffer in (self.mean, self.std))
+        return Preprocessing(mean, std, self.input_size)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Pooled features of the last layer."""
+        return self.network(self.prepare(images))
+
+    def feature_maps(self, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _ _ _"]]:
+        """Feature maps of the network's stages, shallow to deep."""
+        forward_intermediates = getattr(self.network, "forward_intermediates", None)
+        if forward_intermediates is None:
+            raise ValueError(
+                f"backbone {self.name!r} does not give feature maps: choose one with forward_intermediates"
+            )
+        return forward_intermediates(self.prepare(images), intermediates_only=True)
+
+    def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c size size"]:
+        """Resize to the input size if it differs (bilinear, antialiased), then normalize."""
+        if images.shape[1] != len(self.mean):  # one channel would broadcast to three without a word
+            raise ValueError(
+                f"backbone {self.name!r} was built for {len(self.mean)} channels and was given images of "
+                f"{images.shape[1]}: build it with in_chans={images.shape[1]}, or convert the images"
+            )
+        size = (self.input_size, self.input_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        return (images - self.mean) / self.std
+
+
+def create_backbone(
+    name: str,
+    *,
+    pretrained: bool = False,
+    stem: Literal["default", "cifar"] = "default",
+    in_chans: int = 3,
+    image_size: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    drop_path: float = 0.0,
+) -> Backbone:
+    """Build the timm network ``name`` without its classifier and wrap it with its preprocessing.
+
+    Families with a fixed input size (vision transformers and their like) are built for ``image_size``. A
+    family whose smallest size is larger gets images resized to that size. A network that cannot take the size
+    is refused here, by running it once, rather than at the first step.
+    """
+    config = _timm_config(name)
+    if not len(mean) == len(std) == in_chans:
+        raise ValueError(f"mean {mean} and std {std} must have one value for each of the {in_chans} channels")
+    input_size = max(image_size, *(config.min_input_size or (0,))[-2:])
+    options: dict[str, Any] = {}
+    if config.fixed_input_size:  # timm's promise that the network takes img_size
+        options["img_size"] = input_size
+    if drop_path:  # not every family knows it
+        options["drop_path_rate"] = drop_path
+    try:
+        network = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
+    except Exception as error:  # a missing keyword, no weights, no network: timm has no error type of its own
+        asked = f"{input_size} px, {in_chans} channels, drop_path {drop_path}, pretrained {pretrained}"
+        raise ValueError(f"backbone {name!r} cannot be built for {asked} ({_one_line(error)})") from error
+    if stem == "cifar":
+        network = cifar_stem(network, name)
+    return Backbone(
+        network,
+        name=name,
+        num_features=_feature_width(network, name, in_chans, input_size),
+        preprocessing=Preprocessing(tuple(mean), tuple(std), input_size),
+    )
+
+
+def _timm_config(name: str) -> PretrainedCfg:
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "timm.list_models() lists them"
+        raise ValueError(f"there is no backbone named {name!r} in timm: {hint}")
+    try:
+        return get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError as error:
+        architecture = name.partition(".")[0]
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise ValueError(f"there are no weights named {name!r} in timm: of {architecture} it has {tags}") from error
+
+
+def _feature_width(network: nn.Module, name: str, in_chans: int, input_size: int) -> int:
+    network.eval()
+    try:
+        with torch.no_grad():
+            features = network(torch.zeros(2, in_chans, input_size, input_size))
+    except Exception as error:  # each family fails in its own way: assertions, shapes, indices
+        raise ValueError(
+            f"backbone {name!r} cannot take images of {input_size} px: choose larger images or another "
+            f"backbone ({_one_line(error)})"
+        ) from error
+    network.train()
+    if features.ndim != 2:
+        raise ValueError(f"backbone {name!r} does not pool: its output is {features.ndim}-dimensional, choose another")
+    return features.shape[1]
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,49 @@
+"""A backbone with the head that is trained on it."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ssl_transfer.models.backbones import Backbone
+from ssl_transfer.models.heads import EmbeddingHead, ProjectionHead
+
+
+class EmbeddingModel(nn.Module):
+    """Embeddings of images: the head's output, or the backbone's features when there is no head."""
+
+    def __init__(self, backbone: Backbone, head: ProjectionHead | EmbeddingHead | None = None):
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.num_features = backbone.num_features
+        self.embedding_dim = backbone.num_features if head is None else head.embedding_dim
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Embed images in [0, 1], not normalized."""
+        features = self.backbone(images)
+        return features if self.head is None else self.head(features)
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """Pooled features of the backbone, before the head."""
+        return self.backbone(images)
+
+    def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _"]]:
+        """All that the model gives, by name: ``features``, and the head's ``projection`` or ``embedding``."""
+        features = self.backbone(images)
+        if self.head is None:
+            return {"features": features}
+        return {"features": features, self.head.output_name: self.head(features)}
+
+
+class Output(nn.Module):
+    """One named output of a model as a module of its own: what a teacher hands on, or what a probe scores."""
+
+    def __init__(self, model: EmbeddingModel, name: str):
+        super().__init__()
+        given = ["features"] if model.head is None else ["features", model.head.output_name]
+        if name not in given:
+            raise ValueError(f"the model gives {' and '.join(given)}, not {name!r}: choose one of these as output")
+        self.model, self.name = model, name
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """The chosen output of images in [0, 1]."""
+        return self.model.features(images) if self.name == "features" else self.model(images)
