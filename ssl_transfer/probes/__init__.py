@@ -1,0 +1,12 @@
+from ssl_transfer.probes.features import Features as Features
+from ssl_transfer.probes.features import extract_features as extract_features
+from ssl_transfer.probes.features import load_feature_file as load_feature_file
+from ssl_transfer.probes.features import raw_pixels as raw_pixels
+from ssl_transfer.probes.few_shot import FewShotScore as FewShotScore
+from ssl_transfer.probes.few_shot import few_shot as few_shot
+from ssl_transfer.probes.knn import knn_accuracy as knn_accuracy
+from ssl_transfer.probes.knn import knn_leave_one_out as knn_leave_one_out
+from ssl_transfer.probes.knn import knn_predict as knn_predict
+from ssl_transfer.probes.linear import DEFAULT_GRID as DEFAULT_GRID
+from ssl_transfer.probes.linear import LinearProbeResult as LinearProbeResult
+from ssl_transfer.probes.linear import linear_probe as linear_probe

@@ -1,0 +1,113 @@
+"""From images to the table of features that every probe works on, once per model."""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor, nn
+
+from ssl_transfer.probes.checks import check_splits
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features and labels of a training and a test split, in row order."""
+
+    train_x: Float32[Tensor, "n_train d"]
+    train_y: Int64[Tensor, " n_train"]
+    test_x: Float32[Tensor, "n_test d"]
+    test_y: Int64[Tensor, " n_test"]
+
+
+def extract_features(
+    model: Callable[[Float32[Tensor, "n c h w"]], Float[Tensor, "n d"]],
+    pixels: UInt8[Tensor, "n c h w"],
+    *,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+) -> Float32[Tensor, "n d"]:
+    """Features of every image in order: no augmentation, no gradient, the model in eval mode.
+
+    The model sees images in [0, 1] and applies its own preprocessing. Batches are made on ``device`` (where
+    the model's parameters are, unless told otherwise); the result lies where ``pixels`` lie. A caller with
+    several processes hands each its own rows and puts the results together again.
+    """
+    if len(pixels) == 0:
+        raise ValueError("there are no images to extract features from; give at least one.")
+    _refuse_training_mode(model)
+    device = torch.device(device) if device is not None else _device_of(model, pixels)
+    rows = None
+    for start in range(0, len(pixels), batch_size):
+        with torch.inference_mode():
+            images = pixels[start : start + batch_size].to(device).float().div_(255)
+            features = model(images)
+        if rows is None:
+            # Allocated outside inference mode, so that the result is an ordinary tensor that autograd
+            # accepts.
+            rows = torch.empty(len(pixels), features.shape[1], device=pixels.device)
+        rows[start : start + batch_size] = features
+    assert rows is not None
+    return rows
+
+
+def raw_pixels(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n d"]:
+    """The images themselves as features in [0, 1]: the baseline any model has to beat."""
+    return pixels.flatten(start_dim=1).float() / 255
+
+
+def load_feature_file(path: str | PathLike[str]) -> Features:
+    """Features that any tool saved with ``numpy.savez(path, train_x=, train_y=, test_x=, test_y=)``."""
+    wanted = ("train_x", "train_y", "test_x", "test_y")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in wanted if key not in file]
+            if missing:
+                raise ValueError(
+                    f"{path} lacks {', '.join(missing)} (it holds {', '.join(sorted(file)) or 'nothing'}); "
+                    "save it with numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...)."
+                )
+            arrays = {key: file[key] for key in wanted}
+    except (AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not an npz file of arrays; save it with numpy.savez.") from error
+    for key, array in arrays.items():
+        _check_array(path, key, array)
+    features = Features(
+        train_x=torch.from_numpy(arrays["train_x"].astype(np.float32)),
+        train_y=torch.from_numpy(arrays["train_y"].astype(np.int64)),
+        test_x=torch.from_numpy(arrays["test_x"].astype(np.float32)),
+        test_y=torch.from_numpy(arrays["test_y"].astype(np.int64)),
+    )
+    check_splits(features.train_x, features.train_y, features.test_x, features.test_y)
+    return features
+
+
+def _check_array(path: str | PathLike[str], key: str, array: np.ndarray) -> None:
+    if key.endswith("_x") and (array.ndim != 2 or array.dtype.kind != "f"):
+        raise ValueError(
+            f"{path}: {key} is {array.dtype} of shape {array.shape}; give floats of shape (rows, width)."
+        )
+    if key.endswith("_y") and (array.ndim != 1 or array.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{path}: {key} is {array.dtype} of shape {array.shape}; give one integer label per row."
+        )
+
+
+def _refuse_training_mode(model: object) -> None:
+    """In training mode a feature depends on its batch (or on chance), and scoring changes the model."""
+    if not isinstance(model, nn.Module):
+        return
+    training = [name or type(model).__name__ for name, module in model.named_modules() if module.training]
+    if training:
+        raise ValueError(
+            f"the model is in training mode ({len(training)} modules, the first is {training[0]}); "
+            "call model.eval() before extracting features."
+        )
+
+
+def _device_of(model: object, pixels: Tensor) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return pixels.device if parameter is None else parameter.device

@@ -1,0 +1,93 @@
+"""What a person gets who labels only a few images: the score that shows a good embedding best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ssl_transfer.probes.checks import check_splits
+from ssl_transfer.probes.logistic import fit_logistic
+from ssl_transfer.probes.splits import rank_in_class
+
+# scikit-learn's C. With rows of norm one it means the same whatever the width of the features.
+C = 10.0
+
+
+@dataclass(frozen=True)
+class FewShotScore:
+    """Mean and standard deviation (n - 1) of the test accuracy over draws of the labelled images."""
+
+    mean: float
+    sd: float
+    draws: int
+    labels: int
+
+
+def few_shot(
+    train_x: Float[Tensor, "n_train d"],
+    train_y: Int64[Tensor, " n_train"],
+    test_x: Float[Tensor, "n_test d"],
+    test_y: Int64[Tensor, " n_test"],
+    *,
+    labels_per_class: Sequence[int | float],
+    draws: int = 10,
+    seed: int = 0,
+) -> dict[int | float, FewShotScore]:
+    """Test accuracy of logistic regression on a few labelled images of each class, averaged over draws of them.
+
+    An entry of ``labels_per_class`` is a number of images of each class, or a fraction below 1 of each
+    class (at least one image). Features are centred with the mean of the training split, which needs no
+    labels, and scaled to norm one; the penalty is fixed at scikit-learn's C = 10, a strength of 1 / (10 n),
+    since so few images leave none to choose it with (the low-shot protocol of Assran et al., "Masked
+    siamese networks", ECCV 2022, but for its missing bias). Draw i is a function of (seed, i), and the
+    images of a smaller number are among those of a larger.
+    """
+    check_splits(train_x, train_y, test_x, test_y)
+    if draws < 1:
+        raise ValueError(f"draws is {draws}; make at least one draw of the labelled images.")
+    classes, code, sizes = train_y.unique(return_inverse=True, return_counts=True)
+    wanted = {amount: _images_per_class(amount, sizes) for amount in labels_per_class}
+    center = train_x.float().mean(dim=0)
+    train_x, test_x = F.normalize(train_x - center, dim=1), F.normalize(test_x - center, dim=1)
+    places = torch.stack([rank_in_class(train_y, seed, draw) for draw in range(draws)])
+    return {
+        amount: _score(train_x, code, test_x, test_y, classes, places < per_class[code])
+        for amount, per_class in wanted.items()
+    }
+
+
+def _images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
+    """How many images of each class ``amount`` asks for."""
+    if amount <= 0 or (amount > 1 and amount != int(amount)):
+        raise ValueError(
+            f"labels_per_class has {amount}; give whole numbers of images, or fractions between 0 and 1."
+        )
+    if amount < 1:
+        return (sizes * amount).round().long().clamp(min=1)
+    if amount > sizes.min():
+        raise ValueError(
+            f"labels_per_class has {amount} but the smallest class has {int(sizes.min())} training images; "
+            "ask for no more than that."
+        )
+    return torch.full_like(sizes, int(amount))
+
+
+def _score(
+    train_x: Tensor, code: Tensor, test_x: Tensor, test_y: Tensor, classes: Tensor, labelled: Tensor
+) -> FewShotScore:
+    """Fit all draws as one batched problem; ``labelled`` has one row per draw, each with equally many images."""
+    draws = len(labelled)
+    rows = labelled.nonzero()[:, 1].view(draws, -1)
+    labels = rows.shape[1]
+    strengths = torch.full((draws,), 1 / (C * labels), dtype=torch.float64, device=train_x.device)
+    fit = fit_logistic(train_x[rows], code[rows], strengths, num_classes=len(classes))
+    accuracy = (classes[fit.predict(test_x)] == test_y).double().mean(dim=1)
+    return FewShotScore(
+        mean=accuracy.mean().item(),
+        sd=accuracy.std().item() if draws > 1 else 0.0,
+        draws=draws,
+        labels=labels,
+    )
