@@ -20,9 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
-    def command(
-        name: str, does: Callable[[argparse.Namespace], None], summary: str
-    ) -> argparse.ArgumentParser:
+    def command(name: str, does: Callable[[argparse.Namespace], None], summary: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=summary)
         added.set_defaults(does=does)
         return added
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"ssl-transfer: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -96,9 +94,7 @@ def _ls(given: argparse.Namespace) -> None:
         empty="no recipes here; a clone of the project has recipes/",
     )
     found = sorted(path.parent for path in (given.folder / "runs").glob("*/run.json"))
-    _print_table(
-        ("run", "task", "backbone", "state"), [_run_row(path) for path in found], empty="no runs yet"
-    )
+    _print_table(("run", "task", "backbone", "state"), [_run_row(path) for path in found], empty="no runs yet")
 
 
 def _recipe_row(path: Path) -> tuple[str, ...]:

@@ -84,9 +84,7 @@ class Data(Section):
     download: bool = True
     batch_size: Annotated[int, Field(ge=2)]  # images per step over all processes
     views: Count = 2
-    augment: Annotated[
-        Augment, BeforeValidator(lambda given: {"preset": given} if isinstance(given, str) else given)
-    ]
+    augment: Annotated[Augment, BeforeValidator(lambda given: {"preset": given} if isinstance(given, str) else given)]
 
 
 class Model(Section):
@@ -94,9 +92,7 @@ class Model(Section):
 
     backbone: str
     stem: Literal["default", "cifar"] = "default"
-    embedding_dim: Count | None = (
-        None  # width of a linear head; null: the backbone's pooled features themselves
-    )
+    embedding_dim: Count | None = None  # width of a linear head; null: the backbone's pooled features themselves
     pretrained: bool = False
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     mean: Color | None = None  # null: of the pretrained weights, else of the data set
@@ -115,9 +111,7 @@ class Teacher(Section):
     def _exactly_one(self) -> "Teacher":
         given = [key for key in ("recipe", "checkpoint", "timm") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of recipe, checkpoint, timm; given: {', '.join(given) or 'none'}"
-            )
+            raise ValueError(f"give exactly one of recipe, checkpoint, timm; given: {', '.join(given) or 'none'}")
         return self
 
 
@@ -162,9 +156,7 @@ class Train(Section):
     precision: Literal["auto", "bf16", "full"] = "auto"  # auto: bf16 where the hardware multiplies it
     compile: bool = False
     clip_norm: Positive | None = None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = (
-        None  # momentum of an average of the weights, scored and exported
-    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of an average of the weights, scored and exported
     sync_batch_norm: bool = True
     checkpoint_every: Count = 10  # epochs
     log_every: Count = 20  # steps between flushes of metrics.jsonl
@@ -248,11 +240,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """The dotted keys at which two dumped recipes differ, each with both values."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*old, *new})
-        return [
-            line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))
-        ]
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
     return [] if old == new else [f"{path} was {_short(old)}, is {_short(new)}"]
 
 
@@ -273,9 +261,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
-            problems.append(
-                f"{override!r} is not an override; write key.path=value, for example train.epochs=5"
-            )
+            problems.append(f"{override!r} is not an override; write key.path=value, for example train.epochs=5")
             continue
         try:
             _assign(raw, key.split("."), yaml.load(value, Loader=_Loader))
@@ -312,9 +298,7 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tfTF")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false|True|False)$"), list("tfTF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\.\d+|\d+\.\d*|\d+(?=[eE]))([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
@@ -324,9 +308,7 @@ _Loader.add_implicit_resolver(
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        near = difflib.get_close_matches(
-            str(path), [str(file) for file in Path("recipes").rglob("*.yaml")], n=1
-        )
+        near = difflib.get_close_matches(str(path), [str(file) for file in Path("recipes").rglob("*.yaml")], n=1)
         raise UserError(f"there is no recipe {path}" + (f"; did you mean {near[0]}?" if near else ""))
     try:
         raw = yaml.load(path.read_text(), Loader=_Loader)
@@ -384,8 +366,7 @@ def _index(place: list, key: str, path: list[str]) -> int:
 
 
 _TASK_KEYS = {
-    get_args(kind.model_fields["kind"].annotation)[0]: set(kind.model_fields)
-    for kind in get_args(get_args(Task)[0])
+    get_args(kind.model_fields["kind"].annotation)[0]: set(kind.model_fields) for kind in get_args(get_args(Task)[0])
 }
 
 
@@ -409,16 +390,10 @@ def _sentence(detail: Any) -> str:
             f"kind cannot be {context['tag']!r}{suggest(context['tag'], _quoted(context['expected_tags']))}"
         ),
         "union_tag_not_found": lambda: "has no kind",
-        "value_error": lambda: (
-            ("" if isinstance(given, dict) else f"{_short(given)}: ") + str(context["error"])
-        ),
-        "string_pattern_mismatch": lambda: (
-            f"cannot be {_short(given)}: use letters, digits, '.', '_' and '-'"
-        ),
+        "value_error": lambda: ("" if isinstance(given, dict) else f"{_short(given)}: ") + str(context["error"]),
+        "string_pattern_mismatch": lambda: f"cannot be {_short(given)}: use letters, digits, '.', '_' and '-'",
     }
-    words = tell.get(
-        kind, lambda: f"cannot be {_short(given)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-    )()
+    words = tell.get(kind, lambda: f"cannot be {_short(given)}: {detail['msg'][0].lower()}{detail['msg'][1:]}")()
     return f"{path}: {words}" if path else words
 
 

@@ -1,7 +1,7 @@
 """The run folder: which one belongs to a recipe, and what is in it. Imports no torch.
 
-``recipe.yaml`` (resolved) · ``run.json`` (identity, progress, where and how fast it ran) · ``state/`` (to resume; removed
-when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.json`` · ``scores.json``.
+``recipe.yaml`` (resolved) · ``run.json`` (identity, progress, where and how fast it ran) · ``state/`` (to resume;
+empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.json`` · ``scores.json``.
 """
 
 import json
@@ -25,15 +25,11 @@ class RunInfo:
     total_steps: int = 0
     seconds: float = 0.0  # spent in training steps, over all continuations
     images_per_second: float = 0.0
+    finished: bool = False
     processes: int = 1
     device: str = ""
     precision: str = ""
     versions: dict[str, str] | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether training came to its end."""
-        return 0 < self.total_steps == self.steps
 
 
 def read_info(folder: Path) -> RunInfo | None:
@@ -43,9 +39,7 @@ def read_info(folder: Path) -> RunInfo | None:
     except FileNotFoundError:
         return None
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'run.json'} is damaged ({error}); remove the folder to start again"
-        ) from None
+        raise UserError(f"{folder / 'run.json'} is damaged ({error}); remove the folder to start again") from None
 
 
 def write_info(folder: Path, info: RunInfo) -> None:
@@ -65,13 +59,15 @@ def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
     if info is None:
         if plain.exists() and (not plain.is_dir() or any(plain.iterdir())):
             raise UserError(
-                f"{plain} exists and is not a run of this program; choose another name=... or train.runs=..., or move it away"
+                f"{plain} exists and is not a run of this program; choose another name=... or train.runs=..., "
+                "or move it away"
             )
         return plain, None
     if info.identity == own:
         return plain, None
     return plain.with_name(f"{plain.name}-{own}"), (
-        f"{plain} holds another recipe ({'; '.join(_changes(plain, recipe))}), so this one is kept in {plain.name}-{own}"
+        f"{plain} holds another recipe ({'; '.join(_changes(plain, recipe))}), "
+        f"so this one is kept in {plain.name}-{own}"
     )
 
 
@@ -102,9 +98,7 @@ def read_recipe(folder: Path) -> config.Recipe:
 def _changes(folder: Path, recipe: config.Recipe) -> list[str]:
     try:
         old = yaml.safe_load((folder / "recipe.yaml").read_text())
-        changes = config.differences(
-            config.identity(config.Recipe.model_validate(old)), config.identity(recipe)
-        )
+        changes = config.differences(config.identity(config.Recipe.model_validate(old)), config.identity(recipe))
     except (OSError, ValueError, yaml.YAMLError):
         return ["made by another version of this program"]
     return changes[:3] + ([f"and {len(changes) - 3} more"] if len(changes) > 3 else [])

@@ -1,0 +1,137 @@
+"""Weights on disk: the model a run ends with, and the state it continues from. Nothing here ever unpickles code."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from ssl_transfer.files import write_atomically, write_json
+from ssl_transfer.models import EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """What sits on the features: one linear layer, or a projection of two with batch norm."""
+
+    kind: Literal["embedding", "projection"]
+    dim: int
+    hidden_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build a model again, weights apart; ``config.json`` holds it."""
+
+    backbone: str
+    stem: Literal["default", "cifar"]
+    in_chans: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    drop_path: float = 0.0
+    head: HeadSpec | None = None
+
+
+def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
+    """Build the model ``spec`` describes, with fresh (or timm's pretrained) weights."""
+    backbone = create_backbone(
+        spec.backbone,
+        pretrained=pretrained,
+        stem=spec.stem,
+        in_chans=spec.in_chans,
+        image_size=spec.image_size,
+        mean=spec.mean,
+        std=spec.std,
+        drop_path=spec.drop_path,
+    )
+    head: EmbeddingHead | ProjectionHead | None = None
+    if spec.head is not None and spec.head.kind == "embedding":
+        head = EmbeddingHead(backbone.num_features, embedding_dim=spec.head.dim)
+    elif spec.head is not None:
+        hidden = spec.head.hidden_dim or backbone.num_features
+        head = ProjectionHead(backbone.num_features, hidden_dim=hidden, embedding_dim=spec.head.dim)
+    return EmbeddingModel(backbone, head)
+
+
+def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
+    """Write ``model.safetensors`` and ``config.json``."""
+    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    write_atomically(folder / "model.safetensors", lambda path: safetensors.torch.save_file(weights, path))
+    write_json(folder / "config.json", asdict(spec))
+
+
+def load_model(folder: Path) -> tuple[EmbeddingModel, ModelSpec]:
+    """The model that :func:`save_model` wrote, on the CPU and in eval mode.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, or the weights are not of the architecture.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no trained model: {name} is missing (did the run finish?)")
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        head = content.pop("head")
+        content |= {"mean": tuple(content["mean"]), "std": tuple(content["std"])}
+        spec = ModelSpec(**content, head=HeadSpec(**head) if head else None)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a model of this program ({error})") from None
+    model = build_model(spec)
+    try:
+        weights = safetensors.torch.load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / 'model.safetensors'} cannot be read ({error}); it may be cut short") from None
+    _load_exactly(model, weights, folder / "model.safetensors")
+    return model.eval(), spec
+
+
+def _load_exactly(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [key for key in own.keys() & weights.keys() if own[key].shape != weights[key].shape]
+    if missing or extra or shapes:
+        found = [
+            f"{len(keys)} {what} (first: {keys[0]})"
+            for what, keys in (
+                ("missing", missing),
+                ("unexpected", extra),
+                ("of another shape", sorted(shapes)),
+            )
+            if keys
+        ]
+        raise ValueError(f"{path} does not fit the model that config.json describes: {', '.join(found)} weights")
+    model.load_state_dict(weights)
+
+
+def save_state(path: Path, step: int, seconds: float, parts: Mapping[str, Any]) -> None:
+    """Write everything a run continues from: the step and the state dict of each part. No random state, by design."""
+    state = {
+        "step": step,
+        "seconds": seconds,
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+    }
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
+    """Restore what :func:`save_state` wrote; returns the step to continue at and the seconds spent so far.
+
+    Raises:
+        ValueError: the file is damaged, or holds the state of something else.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} cannot be continued from ({reason}); remove it to start this run again") from None
+    return state["step"], state["seconds"]

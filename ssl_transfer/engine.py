@@ -1,0 +1,212 @@
+"""The training loop. It knows a task (batch -> {"loss": ...}), an optimizer, and functions of the step; nothing else.
+
+A task returns its process's *share* of each number: the sum over processes is the number of the global batch. DDP
+averages gradients, so the loop multiplies the loss by the number of processes before it goes backward.
+
+Nothing in the loop carries state from step to step but the weights, the optimizer and what the task registers as
+buffers. Batches, the learning rate and random masks are functions of the step; so the state on disk is those tensors
+and the step, and a run continues exactly, on any number of processes.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+
+from ssl_transfer.checkpoint import load_state, save_state
+from ssl_transfer.errors import UserError
+from ssl_transfer.files import write_text
+from ssl_transfer.progress import ProgressReport
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where training ended."""
+
+    steps: int
+    seconds: float
+    images_per_second: float
+
+
+class Interrupted(UserError):
+    """Training was asked to stop; what it did is saved."""
+
+    exit_code = 130  # the shell's for an interrupt
+
+
+def fit(
+    task: nn.Module,
+    batch: Callable[[int], Any],
+    optimizer: torch.optim.Optimizer,
+    *,
+    accelerator: Accelerator,
+    folder: Path,
+    title: str,
+    seed: int,
+    batch_size: int,
+    steps_per_epoch: int,
+    total_steps: int,
+    learning_rate: Callable[[int], float],
+    autocast: Callable[[], AbstractContextManager[Any]],
+    clip_norm: float | None = None,
+    checkpoint_every: int,
+    log_every: int,
+    after_step: Sequence[Callable[[int], None]] = (),
+    also_saved: Mapping[str, nn.Module] | None = None,
+    on_save: Callable[[int, float], None] = lambda steps, seconds: None,
+    stop: Callable[[int], bool] = lambda step: False,
+    console: Console | None = None,
+) -> Outcome:
+    """Train ``task`` from where ``folder`` says it stands up to ``total_steps``; the state is kept in ``folder``.
+
+    ``on_save(steps, seconds)`` is told on the main process what was saved. ``stop(step)`` is asked between steps;
+    where it says yes, the state is saved and :class:`Interrupted` raised. With several processes that happens at the
+    next flush of the log, where all agree on the step.
+
+    Raises:
+        UserError: the loss of some step is not finite, or the state on disk cannot be used.
+    """
+    state_file = folder / "state" / "state.pt"
+    parts = {"task": task, "optimizer": optimizer, **(also_saved or {})}
+    first_step, seconds_before = _resume(state_file, parts)
+    wrapped, stepper = accelerator.prepare(task, optimizer)
+    wrapped.train()
+    log = MetricsLog(accelerator, folder / "metrics.jsonl", first_step, steps_per_epoch, batch_size)
+    report = ProgressReport(title, first_step=first_step, total_steps=total_steps, console=console)
+    world = accelerator.num_processes
+
+    def save(steps_done: int) -> None:
+        if accelerator.is_main_process:
+            seconds = seconds_before + log.seconds
+            save_state(state_file, steps_done, seconds, parts)
+            on_save(steps_done, seconds)
+
+    try:
+        for step in range(first_step, total_steps):
+            _seed_step(seed, step, accelerator.process_index)
+            rate = learning_rate(step)
+            for group in stepper.param_groups:
+                group["lr"] = rate * group.get("lr_scale", 1.0)
+            with autocast():
+                shares = wrapped(batch(step))
+            accelerator.backward(shares["loss"] * world)
+            if clip_norm is not None:
+                accelerator.clip_grad_norm_(wrapped.parameters(), clip_norm)
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+            for update in after_step:
+                update(step)
+
+            log.add(step, rate, shares)
+            done = step + 1
+            at_end = done == total_steps
+            asked = stop(done)
+            due = done % checkpoint_every == 0 or at_end
+            if done % log_every == 0 or due or (asked and world == 1):
+                stopping = log.flush(asked)  # raises where a loss was not finite, so only good states are saved
+                report.update(done, done / steps_per_epoch, log.loss, log.images_per_second)
+                if due or stopping:
+                    save(done)
+                if stopping and not at_end:
+                    raise Interrupted(
+                        f"stopped after step {done} of {total_steps}; run the same command again to continue"
+                    )
+    finally:
+        report.close()
+    return Outcome(max(total_steps, first_step), seconds_before + log.seconds, log.mean_images_per_second)
+
+
+class MetricsLog:
+    """Numbers stay on the device until a flush; then one transfer, one reduction, and lines in ``metrics.jsonl``."""
+
+    def __init__(self, accelerator: Accelerator, path: Path, first_step: int, steps_per_epoch: int, batch_size: int):
+        self.accelerator, self.path = accelerator, path
+        self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
+        self.loss, self.images_per_second, self.seconds = float("nan"), 0.0, 0.0
+        self._waiting: list[tuple[int, float, dict[str, Tensor]]] = []
+        self._flushed = time.perf_counter()
+        self._rates: list[float] = []
+        if accelerator.is_main_process:
+            _keep_steps_before(path, first_step)
+
+    def add(self, step: int, learning_rate: float, shares: Mapping[str, Tensor]) -> None:
+        """Remember one step's numbers without waiting for the device."""
+        self._waiting.append((step, learning_rate, {name: share.detach() for name, share in shares.items()}))
+
+    def flush(self, stop: bool) -> bool:
+        """Write what waits; returns whether any process wants to stop.
+
+        Raises:
+            UserError: a loss was not finite; names the first such step.
+        """
+        names = list(self._waiting[0][2])
+        table = torch.stack([torch.stack([shares[name].double() for name in names]) for _, _, shares in self._waiting])
+        table = torch.cat([table.flatten(), table.new_tensor([float(stop)])])
+        *values, stops = self.accelerator.reduce(table, reduction="sum").tolist()
+        rows = [values[start : start + len(names)] for start in range(0, len(values), len(names))]
+        now = time.perf_counter()
+        elapsed, self._flushed = now - self._flushed, now
+        self.seconds += elapsed
+        self.images_per_second = len(rows) * self.batch_size / elapsed
+        self._rates.append(self.images_per_second)
+        lines = []
+        for (step, rate, _), row in zip(self._waiting, rows, strict=True):
+            numbers = dict(zip(names, row, strict=True))
+            if not torch.isfinite(torch.tensor(row)).all():
+                raise UserError(
+                    f"the loss of step {step} is not finite ({numbers}); the last good state is kept: "
+                    "lower optim.lr, set train.clip_norm, or use train.precision=full, and run again"
+                )
+            lines.append({"step": step, "epoch": step / self.steps_per_epoch, "lr": rate, **numbers})
+        lines[-1]["images_per_second"] = round(self.images_per_second, 1)
+        self.loss = rows[-1][names.index("loss")]
+        self._waiting.clear()
+        if self.accelerator.is_main_process:
+            with self.path.open("a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in lines)
+        self.accelerator.log({key: value for key, value in lines[-1].items() if key != "step"}, step=lines[-1]["step"])
+        return stops > 0
+
+    @property
+    def mean_images_per_second(self) -> float:
+        """The median rate over the flushes but the first, which pays for warming up."""
+        rates = sorted(self._rates[1:] or self._rates or [0.0])
+        return rates[len(rates) // 2]
+
+
+def _resume(state_file: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
+    if not state_file.exists():
+        return 0, 0.0
+    with user_mistakes():
+        return load_state(state_file, parts)
+
+
+@contextmanager
+def user_mistakes() -> Iterator[None]:
+    """Around calls at the border: what a part refuses in one sentence, the person reads as that sentence."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def _seed_step(seed: int, step: int, rank: int) -> None:
+    """Random masks (dropout, drop path) become a function of the recipe, the step and the rank."""
+    torch.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63)
+
+
+def _keep_steps_before(path: Path, step: int) -> None:
+    """Drop lines of steps that are about to be done again, so that each step stands in the log once."""
+    if path.exists():
+        lines = [
+            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step
+        ]
+        write_text(path, "".join(line + "\n" for line in lines))
