@@ -10,8 +10,8 @@ and the step, and a run continues exactly, on any number of processes.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from ssl_transfer.checkpoint import load_state, save_state
-from ssl_transfer.errors import UserError
+from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.files import write_text
 from ssl_transfer.progress import ProgressReport
 
@@ -187,15 +187,6 @@ def _resume(state_file: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
         return 0, 0.0
     with user_mistakes():
         return load_state(state_file, parts)
-
-
-@contextmanager
-def user_mistakes() -> Iterator[None]:
-    """Around calls at the border: what a part refuses in one sentence, the person reads as that sentence."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, PermissionError) as error:
-        raise UserError(" ".join(str(error).split())) from error
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

@@ -19,15 +19,15 @@ from rich.console import Console
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from ssl_transfer import config, runs
+from ssl_transfer import __version__, config, runs
 from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
 from ssl_transfer.data import Augment, Batches, Images, load_images
-from ssl_transfer.distributed import gather_shards, shard, synchronize_batch_norm
-from ssl_transfer.engine import fit, user_mistakes
-from ssl_transfer.errors import UserError
+from ssl_transfer.distributed import synchronize_batch_norm
+from ssl_transfer.engine import fit
+from ssl_transfer.errors import UserError, user_mistakes
+from ssl_transfer.evaluation import compute_features
 from ssl_transfer.models import AveragedModel, EmbeddingModel, Frozen, Output
 from ssl_transfer.optim import create_optimizer
-from ssl_transfer.probes import extract_features, raw_pixels
 from ssl_transfer.schedules import constant, warmup_cosine
 from ssl_transfer.scoring import Score, print_scores, read_scores, score_features, write_scores
 from ssl_transfer.tasks import RelaxedContrastiveTransfer, SimCLR
@@ -204,7 +204,7 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
         splits = [_images(recipe, split, context) for split in ("train", "test")]
         scores: list[Score] = []
         for name, model in _scored_models(recipe, folder, splits[0], context).items():
-            features = [_features(model, images, context) for images in splits]
+            features = [compute_features(model, images, autocast=context.autocast) for images in splits]
             if context.accelerator.is_main_process:
                 protocol = {"layer": "pixels" if model is None else "features", "precision": context.precision_name}
                 train_split, test_split = zip(features, map(_labels, splits), strict=True)
@@ -376,17 +376,6 @@ def _scored_models(
     return models | {"raw pixels": None}
 
 
-def _features(model: EmbeddingModel | None, images: Images, context: Context) -> Tensor:
-    """Features of all images on every process, each having computed its part."""
-    if model is None:
-        return raw_pixels(images.pixels)
-    network = _place(Output(model, "features"), context.device).eval()
-    part = images.pixels[shard(len(images.pixels))]
-    with context.autocast():
-        own = extract_features(network, part) if len(part) else part.new_zeros(0, model.num_features).float()
-    return gather_shards(own, len(images.pixels))
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -401,8 +390,9 @@ def _precision(asked: str, device: torch.device) -> torch.dtype:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("ssl-transfer", "torch", "torchvision", "timm", "accelerate", "lightly", "scikit-learn")
-    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+    packages = ("torch", "torchvision", "timm", "accelerate", "lightly", "scikit-learn")
+    own = {"ssl-transfer": __version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in packages}
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from ssl_transfer.data.blur import blur_
 from ssl_transfer.data.color import JITTER_ORDERS, gray, jitter_, solarize
 from ssl_transfer.data.crop import CROP_TRIES, padded_crop_box, resample, resized_crop_box
 from ssl_transfer.data.cutout import cutout_
+from ssl_transfer.data.transfer import to_device
 
 # Where each parameter finds its draws. An operation keeps its place when others are switched off, so switching one
 # on or off leaves the rest of a view as it was.
@@ -18,7 +19,7 @@ _POSITION, _FLIP, _JITTER, _FACTORS, _ORDER = slice(0, 2), 2, 3, slice(4, 8), 8
 _GRAYSCALE, _BLUR, _SIGMA, _SOLARIZE, _CUTOUT = 9, 10, 11, 12, slice(13, 15)
 _TRIES = slice(16, 16 + 2 * CROP_TRIES)
 
-_CHUNK_PIXELS = 2**19  # values in flight on a CPU, so that a chunk stays in its cache
+_CHUNK_PIXELS = 2**18  # values in flight on a CPU, so that a chunk stays in its cache
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Augment:
     def _chunk(self, images: UInt8[Tensor, "n c h w"], parameters: Parameters) -> Float32[Tensor, "c n size size"]:
         """Channel planes of the views; steps that touch a few images pick them out by ``rows``."""
         device = images.device
-        planes = resample(images, parameters.box.to(device), parameters.flip.long().to(device), self.size)
+        planes = resample(images, to_device(parameters.box, device), to_device(parameters.flip, device), self.size)
         flat = planes.flatten(2)
         jitter_(
             flat,
@@ -167,7 +168,7 @@ class Augment:
         for rows in _where(parameters.solarize, device):
             flat[:, rows] = solarize(flat[:, rows], self.solarize_threshold)
         if self.cutout:
-            cutout_(planes, parameters.cutout.to(device), self.cutout)
+            cutout_(planes, to_device(parameters.cutout, device), self.cutout)
         return planes
 
     def _box(self, drawn: Float32[Tensor, "n draws"], height: int, width: int) -> Int64[Tensor, "n 4"]:
@@ -193,4 +194,4 @@ def _factor(drawn: Float32[Tensor, " n"], strength: float, jittered: Bool[Tensor
 def _where(chosen: Bool[Tensor, " n"], device: torch.device) -> list[Int64[Tensor, " m"]]:
     """The rows that are chosen, in a list that is empty if there is none."""
     rows = chosen.nonzero()[:, 0]
-    return [rows.to(device)] if len(rows) else []
+    return [to_device(rows, device)] if len(rows) else []

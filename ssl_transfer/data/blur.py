@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from ssl_transfer.data.transfer import to_device
+
 
 def blur_(planes: Float[Tensor, "c n h w"], sigma: Float32[Tensor, " n"]) -> None:
     """Blur each image by its sigma in pixels (on the CPU; 0 leaves it alone), reflecting the image at its borders.
@@ -15,9 +17,9 @@ def blur_(planes: Float[Tensor, "c n h w"], sigma: Float32[Tensor, " n"]) -> Non
     rows = radius.argsort(descending=True, stable=True)[: int(sigma.count_nonzero())]
     if not len(rows):
         return
-    radius, sigma, rows = radius[rows], sigma[rows].to(planes.device), rows.to(planes.device)
+    radius, sigma = radius[rows], sigma[rows]
     reach = [int((radius >= distance).sum()) for distance in range(int(radius[0]) + 1)]
-    weights = _kernel(sigma, radius.to(planes.device))
+    weights, rows = to_device(_kernel(sigma, radius), planes.device), to_device(rows, planes.device)
     blurred = planes.index_select(1, rows)
     for _ in range(2):
         blurred = _blur_columns(blurred, weights, reach).transpose(2, 3).contiguous()
@@ -31,12 +33,12 @@ def blur_radius(sigma: Float32[Tensor, " n"], side: int) -> Int64[Tensor, " n"]:
 
 def _kernel(sigma: Float32[Tensor, " n"], radius: Int64[Tensor, " n"]) -> Float32[Tensor, "distances n"]:
     """Half of each kernel, from its center outwards."""
-    distance = torch.arange(int(radius[0]) + 1, device=sigma.device)[:, None]
-    density = torch.exp(-0.5 * (distance / sigma).square()) * (distance <= radius)
+    distance = torch.arange(int(radius[0]) + 1)[:, None]
+    density = torch.exp(-0.5 * (distance / sigma.double()).square()) * (distance <= radius)
     total = density[0].clone()
-    for side in density[1:]:
+    for side in density[1:]:  # one by one: the order of a reduction could change with the batch
         total += 2 * side
-    return density / total
+    return (density / total).float()
 
 
 def _blur_columns(

@@ -1,7 +1,7 @@
 """Color operations on channel planes in [0, 1], each image with its own strength.
 
 Planes are laid out (channel, image, pixel), so that a channel of the whole batch is one contiguous block. Made of
-elementwise operations only: what an image becomes never depends on its batch.
+elementwise operations and one exact sum: what an image becomes never depends on its batch.
 """
 
 import itertools
@@ -9,6 +9,8 @@ import itertools
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
+
+from ssl_transfer.data.transfer import to_device
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision round it
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
@@ -44,7 +46,7 @@ def jitter_(
     for place in range(4):
         rows = (turns.ne(0) & (_HUE_PLACES[order] == place)).nonzero()[:, 0]
         if len(rows):
-            on_device = rows.to(planes.device)
+            on_device = to_device(rows, planes.device)
             planes.index_copy_(1, on_device, _turn_hue(planes.index_select(1, on_device), turns[rows]))
         if place < 3 and factors.ne(1).any():
             operation = _BLENDS[order, place]
@@ -62,11 +64,14 @@ def _blend_(planes: Float[Tensor, "c n p"], operation: Int64[Tensor, " n"], fact
     A factor of 1 changes no bit.
     """
     device = planes.device
-    of_mean = ((1 - factor) * (operation == CONTRAST)).to(device)
-    of_luma = ((1 - factor) * (operation == SATURATION)).to(device)
-    luma = gray(planes)
-    base = luma.mul(of_luma[:, None]).add_((_mean(luma) * of_mean)[:, None])
-    planes.mul_(factor.to(device)[:, None]).add_(base).clamp_(0, 1)
+    base = gray(planes)
+    rows = to_device((operation == CONTRAST).nonzero()[:, 0], device)
+    means = _mean(base.index_select(0, rows)) if len(rows) else None
+    base.mul_(to_device((1 - factor) * (operation == SATURATION), device)[:, None])
+    factor = to_device(factor, device)
+    if means is not None:
+        base.index_copy_(0, rows, (means * (1 - factor[rows]))[:, None].expand(-1, base.shape[1]))
+    planes.mul_(factor[:, None]).add_(base).clamp_(0, 1)
 
 
 def _turn_hue(planes: Float[Tensor, "3 n p"], turns: Float32[Tensor, " n"]) -> Float[Tensor, "3 n p"]:
@@ -74,32 +79,27 @@ def _turn_hue(planes: Float[Tensor, "3 n p"], turns: Float32[Tensor, " n"]) -> F
 
     With value V, chroma C and hue H in sixths of the circle, a channel of the color is
     V - C * clamp(2 - |(H + offset) mod 6 - 2|, 0, 1), its offset 5, 3, 1 for red, green, blue. Masks are floats since a
-    comparison in place runs vectorized and ``torch.where`` does not.
+    product with one is several times faster than ``torch.where``.
     """
     red, green, blue = planes
     value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    scale = chroma.clamp(min=1e-12).reciprocal_()  # a gray pixel has no hue: its differences and its chroma are zero
+    chroma = torch.minimum(torch.minimum(red, green), blue).neg_().add_(value)
+    scale = chroma.clamp(min=1e-12).mul_(6).reciprocal_()  # a gray pixel has no hue, but zero differences and chroma
     if_red = (green - blue).mul_(scale)
-    if_green = (blue - red).mul_(scale).add_(2)
-    if_blue = (red - green).mul_(scale).add_(4)
-    is_red, is_green = red.clone().eq_(value), green.clone().eq_(value)
-    hue = if_blue.add_(if_green.sub_(if_blue).mul_(is_green))
-    hue.add_(if_red.sub_(hue).mul_(is_red)).div_(6).add_(turns.to(planes.device)[:, None])
+    if_green = (blue - red).mul_(scale).add_(2 / 6)
+    if_blue = (red - green).mul_(scale).add_(4 / 6)
+    is_red, is_green = (torch.eq(plane, value, out=torch.empty_like(value)) for plane in (red, green))
+    hue = if_blue.addcmul_(is_green, if_green.sub_(if_blue))
+    hue.addcmul_(is_red, if_red.sub_(hue)).add_(to_device(turns, planes.device)[:, None])
     for plane, offset in zip(planes, (5, 3, 1), strict=True):
         angle = hue + (offset - 2) / 6
         distance = angle.sub_(torch.round(angle)).abs_()  # on the circle, in turns, so at most a half
-        torch.sub(value, distance.mul_(-6).add_(2).clamp_(0, 1).mul_(chroma), out=plane)
+        share = torch.rsub(distance, 2, alpha=6).clamp_(0, 1)
+        torch.addcmul(value, chroma, share, value=-1, out=plane)
     return planes
 
 
-def _mean(rows: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
-    """Mean of each row by adding halves, an order of summation that depends on the row's length alone."""
-    length = count = rows.shape[1]
-    while length > 1:
-        half = length // 2
-        folded = rows[:, :half] + rows[:, half : 2 * half]
-        if length % 2:
-            folded[:, :1] += rows[:, length - 1 : length]
-        rows, length = folded, half
-    return rows[:, 0] / count
+def _mean(rows: Float[Tensor, "n p"]) -> Float32[Tensor, " n"]:
+    """Mean of each row of values in [0, 1], summed as integers: exact, so in whichever order a kernel adds them."""
+    total = rows.mul(2**24).round_().sum(dim=1, dtype=torch.float64)
+    return (total / (2**24 * rows.shape[1])).float()

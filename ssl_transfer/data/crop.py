@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int, Int64, UInt8
+from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -46,9 +46,9 @@ def padded_crop_box(
 
 
 def resample(
-    images: UInt8[Tensor, "n c h w"], box: Int[Tensor, "n 4"], flip: Int[Tensor, " n"], size: int
+    images: UInt8[Tensor, "n c h w"], box: Int[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int
 ) -> Float[Tensor, "c n size size"]:
-    """Resize each image's box to ``size``, mirrored where ``flip`` is 1, as channel planes in [0, 1].
+    """Resize each image's box to ``size``, mirrored where ``flip`` is set, as channel planes in [0, 1].
 
     Bilinear with antialiasing where a box shrinks: a triangle as wide as the larger of the two pixel grids' steps,
     one axis after the other, as Pillow and torchvision do. A box that sticks out sees the image reflected.
@@ -58,7 +58,7 @@ def resample(
     n, channels, height, width = images.shape
     top, left, box_height, box_width = box.unbind(1)
     columns, column_weights = _taps(left, box_width, flip, size, width)
-    rows, row_weights = _taps(top, box_height, torch.zeros_like(flip), size, height)
+    rows, row_weights = _taps(top, box_height, None, size, height)
     first_row = torch.arange(n, device=images.device) * channels + torch.arange(channels, device=images.device)[:, None]
     across = _weighted_rows(
         images.transpose(2, 3).reshape(-1, height), first_row * width, columns, column_weights / 255
@@ -69,11 +69,12 @@ def resample(
 
 
 def _taps(
-    start: Int[Tensor, " n"], length: Int[Tensor, " n"], flip: Int[Tensor, " n"], size: int, limit: int
+    start: Int[Tensor, " n"], length: Int[Tensor, " n"], flip: Bool[Tensor, " n"] | None, size: int, limit: int
 ) -> tuple[Int64[Tensor, "taps n size"], Float[Tensor, "taps n size"]]:
     """Which pixels of one axis make each output pixel, and their weights."""
     out = torch.arange(size, device=start.device)
-    out = torch.where(flip[:, None] == 1, size - 1 - out, out)
+    if flip is not None:
+        out = torch.where(flip[:, None], size - 1 - out, out)
     scale = length[:, None].float() / size
     support = scale.clamp(min=1)
     center = (out + 0.5) * scale

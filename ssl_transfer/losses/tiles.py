@@ -63,15 +63,15 @@ class _SumOverAnchors(torch.autograd.Function):
         total = inputs[0].new_zeros(())
         wanted = [i for i, x in enumerate(inputs) if x.requires_grad]
         gradients = [torch.zeros_like(inputs[i]) for i in wanted]
-        for rows in slices:
-            leaves = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
-            with torch.set_grad_enabled(bool(wanted)), full_precision(total.device):
+        with full_precision(total.device), torch.set_grad_enabled(bool(wanted)):
+            for rows in slices:
+                leaves = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
                 value = term(rows, *leaves)
-            total += value.detach()
-            if wanted:
-                found = torch.autograd.grad(value, [leaves[i] for i in wanted])
-                for gradient, part in zip(gradients, found, strict=True):
-                    gradient += part
+                total += value.detach()
+                if wanted:
+                    found = torch.autograd.grad(value, [leaves[i] for i in wanted])
+                    for gradient, part in zip(gradients, found, strict=True):
+                        gradient += part
         ctx.wanted = wanted
         ctx.save_for_backward(*inputs, *gradients)
         return total

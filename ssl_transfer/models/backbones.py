@@ -2,7 +2,7 @@
 
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -79,7 +79,7 @@ def create_backbone(
     name: str,
     *,
     pretrained: bool = False,
-    stem: Literal["default", "cifar"] = "default",
+    stem: str = "default",
     in_chans: int = 3,
     image_size: int,
     mean: tuple[float, ...],
@@ -93,6 +93,8 @@ def create_backbone(
     is refused here, by running it once, rather than at the first step.
     """
     config = _timm_config(name)
+    if stem not in ("default", "cifar"):
+        raise ValueError(f"there is no stem named {stem!r}: choose 'default' or 'cifar'")
     if not len(mean) == len(std) == in_chans:
         raise ValueError(f"mean {mean} and std {std} must have one value for each of the {in_chans} channels")
     input_size = max(image_size, *(config.min_input_size or (0,))[-2:])

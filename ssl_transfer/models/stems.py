@@ -28,10 +28,7 @@ STEMS: dict[str, tuple[str, ...]] = {
     "regnet": ("stem",),
     "repghost": ("conv_stem",),
     "repvit": ("stem",),
-    "resnet": (
-        "conv1",
-        "maxpool",
-    ),  # ResNet, ResNeXt, Wide ResNet, Res2Net, ResNeSt, SKNet, ECA and SE variants
+    "resnet": ("conv1", "maxpool"),  # ResNet, ResNeXt, Wide ResNet, Res2Net, ResNeSt, SKNet, SE and ECA variants
     "resnetv2": ("stem",),
     "rexnet": ("stem",),
     "small": ("stem",),  # our CIFAR networks: nothing to change

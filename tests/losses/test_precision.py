@@ -44,7 +44,7 @@ STUDENTS = {
     "five points only": in_clusters(300, 64, 5),
     "one outlier": with_outlier(randn(300, 64)),
     "three rows, two of them close": randn(3, 64) * torch.tensor([[1.0], [1e-6], [1e-6]]),
-    "a prime number of rows": randn(1009, 16),
+    "a prime number of rows": randn(509, 16),
 }
 
 

@@ -186,6 +186,7 @@ def test_resnet_cifar_stem_is_the_one_of_simclr():
             {"name": "vit_tiny_patch16_224", "stem": "cifar"},
             "has no stem to change .* byobnet, convnext, .*resnet",
         ),
+        ({"name": "tiny_convnet", "stem": "CIFAR"}, "no stem named 'CIFAR': choose 'default' or 'cifar'"),
         ({"name": "tiny_convnet", "in_chans": 1}, "one value for each of the 1 channels"),
         ({"name": "tiny_convnet", "mean": (0.5,)}, "one value for each of the 3 channels"),
     ],

@@ -20,6 +20,15 @@ levit_128s pvt_v2_b0 tiny_vit_5m_224 mixer_s32_224
 STUDENTS = [(name, "cifar") for name in WITH_CIFAR_STEM] + [(name, "default") for name in AS_THEY_ARE]
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On four small images a second thread only spins: 91 s became 353 s on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "stem"), STUDENTS)
 def test_family_trains_as_a_student(name, stem):
