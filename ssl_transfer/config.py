@@ -17,7 +17,6 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -27,6 +26,7 @@ from pydantic import (
 
 from ssl_transfer.data.presets import PRESETS
 from ssl_transfer.errors import UserError
+from ssl_transfer.losses.weights import WEIGHTS
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -84,7 +84,7 @@ class Data(Section):
     download: bool = True
     batch_size: Annotated[int, Field(ge=2)]  # images per step over all processes
     views: Count = 2
-    augment: Annotated[Augment, BeforeValidator(lambda given: {"preset": given} if isinstance(given, str) else given)]
+    augment: Augment  # a preset's name alone is short for {preset: name}
 
 
 class Model(Section):
@@ -124,16 +124,144 @@ class SimCLR(Section):
     hidden_dim: Count | None = None  # null: as wide as the features
 
 
-class RelaxedContrastive(Section):
+class Transfer(Section):
+    """What all ways of transfer share. Further keys have the names of the loss's arguments in ssl_transfer.losses."""
+
+    teacher: Teacher
+
+
+class RelaxedContrastive(Transfer):
     """Give the student the teacher's geometry by the relaxed contrastive loss (Kim et al., CVPR 2021)."""
 
     kind: Literal["relaxed_contrastive"]
-    teacher: Teacher
+    weight: Positive = WEIGHTS["relaxed_contrastive"]
     sigma: Positive = 1.0
     delta: Positive = 1.0
+    affinity: Literal["gaussian", "contextual"] = "gaussian"
+    neighbors: Count = 10  # of the contextual affinity
 
 
-Task = Annotated[SimCLR | RelaxedContrastive, Field(discriminator="kind")]
+class RelaxedMultiSimilarity(Transfer):
+    """The relaxed multi-similarity loss of the authors' code."""
+
+    kind: Literal["relaxed_multi_similarity"]
+    weight: Positive = WEIGHTS["relaxed_multi_similarity"]
+    sigma: Positive = 1.0
+    delta: Positive = 1.0
+    alpha: Positive = 1.0
+    beta: Positive = 2.0
+    affinity: Literal["gaussian", "contextual"] = "gaussian"
+    neighbors: Count = 10
+
+
+class RKD(Transfer):
+    """Relational knowledge distillation by distances and angles (Park et al., CVPR 2019)."""
+
+    kind: Literal["rkd"]
+    distance_weight: NotNegative = WEIGHTS["rkd_distance"]
+    angle_weight: NotNegative = WEIGHTS["rkd_angle"]
+
+
+class PKT(Transfer):
+    """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018)."""
+
+    kind: Literal["pkt"]
+    weight: Positive = WEIGHTS["pkt"]
+
+
+class DarkRank(Transfer):
+    """The teacher's ranking of neighbours, hard form (Chen et al., AAAI 2018)."""
+
+    kind: Literal["dark_rank"]
+    weight: Positive = WEIGHTS["dark_rank"]
+    alpha: Positive = 3.0
+    beta: Positive = 3.0
+    length: Count = 4
+
+
+class SimilarityPreserving(Transfer):
+    """Similarity-preserving distillation (Tung and Mori, ICCV 2019)."""
+
+    kind: Literal["similarity_preserving"]
+    weight: Positive = WEIGHTS["similarity_preserving"]
+
+
+class CorrelationCongruence(Transfer):
+    """Correlation congruence (Peng et al., ICCV 2019)."""
+
+    kind: Literal["correlation_congruence"]
+    weight: Positive = WEIGHTS["correlation_congruence"]
+    gamma: Positive = 0.4
+    order: Count = 2
+
+
+class SEED(Transfer):
+    """Similarities to a queue of the teacher's embeddings (Fang et al., ICLR 2021)."""
+
+    kind: Literal["seed"]
+    weight: Positive = WEIGHTS["seed"]
+    queue_size: Count = 65536
+    student_temperature: Positive = 0.2
+    teacher_temperature: Positive = 0.01
+
+
+class FitNet(Transfer):
+    """Regression of the teacher's feature maps (Romero et al., ICLR 2015)."""
+
+    kind: Literal["fitnet"]
+    weight: Positive = WEIGHTS["fitnet"]
+
+
+class AttentionTransfer(Transfer):
+    """The teacher's spatial attention (Zagoruyko and Komodakis, ICLR 2017)."""
+
+    kind: Literal["attention_transfer"]
+    weight: Positive = WEIGHTS["attention_transfer"]
+
+
+class VID(Transfer):
+    """Variational information distillation of feature maps (Ahn et al., CVPR 2019)."""
+
+    kind: Literal["vid"]
+    weight: Positive = WEIGHTS["vid"]
+
+
+class CRD(Transfer):
+    """Contrastive representation distillation, negatives from all images (Tian et al., ICLR 2020)."""
+
+    kind: Literal["crd"]
+    weight: Positive = WEIGHTS["contrastive_representation"]
+    width: Count = 128
+    negatives: Count = 4096
+    temperature: Positive = 0.07
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class SoftTargets(Transfer):
+    """Softened outputs, the teacher's embedding read as logits (Hinton et al., 2015)."""
+
+    kind: Literal["soft_targets"]
+    weight: Positive = WEIGHTS["soft_targets"]
+    temperature: Positive = 4.0
+
+
+Task = Annotated[
+    SimCLR
+    | RelaxedContrastive
+    | RelaxedMultiSimilarity
+    | RKD
+    | PKT
+    | DarkRank
+    | SimilarityPreserving
+    | CorrelationCongruence
+    | SEED
+    | FitNet
+    | AttentionTransfer
+    | VID
+    | CRD
+    | SoftTargets,
+    Field(discriminator="kind"),
+]
 
 
 class Optim(Section):
@@ -155,6 +283,7 @@ class Train(Section):
     steps: Count | None = None  # stop after so many steps; the learning rate is still planned for all epochs
     precision: Literal["auto", "bf16", "full"] = "auto"  # auto: bf16 where the hardware multiplies it
     compile: bool = False
+    micro_batch_size: Count | None = None  # views embedded at a time by a process; the gradient is that of the batch
     clip_norm: Positive | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of an average of the weights, scored and exported
     sync_batch_norm: bool = True
@@ -210,6 +339,12 @@ class Recipe(Section):
             )
         if self.task.kind == "simclr" and self.data.views != 2:
             raise ValueError(f"simclr contrasts exactly two views, data.views is {self.data.views}")
+        if self.task.kind == "simclr" and self.model.embedding_dim is not None:
+            raise ValueError("simclr ends in a projection: write task.projection_dim instead of model.embedding_dim")
+        if self.task.kind in ("fitnet", "attention_transfer", "vid") and self.train.micro_batch_size is not None:
+            raise ValueError(
+                f"{self.task.kind} is a mean over images: lower data.batch_size instead of micro_batch_size"
+            )
         return self
 
 
@@ -256,7 +391,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         UserError: with every problem of the file and of the overrides.
     """
     path = Path(path)
-    raw = _with_teacher(_read(path), path.parent)
+    raw = _complete(_read(path), path.parent)
     problems = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -267,7 +402,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
             _assign(raw, key.split("."), yaml.load(value, Loader=_Loader))
         except (yaml.YAMLError, UserError) as error:
             problems.append(f"{override!r} cannot be applied: {_first_line(error)}")
-        raw = _with_teacher(raw, path.parent)
+        raw = _complete(raw, path.parent)
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
@@ -312,23 +447,29 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no recipe {path}" + (f"; did you mean {near[0]}?" if near else ""))
     try:
         raw = yaml.load(path.read_text(), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:  # control characters are a ReaderError without a mark
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not readable as YAML: {getattr(error, 'problem', error)}") from None
+        raise UserError(f"{path}{where}: not readable as YAML: {_first_line(error)}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: a recipe is a mapping with the keys {', '.join(Recipe.model_fields)}")
     return raw
 
 
-def _with_teacher(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Put the teacher's recipe where its path stands; it looks for data and runs where the student does."""
-    teacher = raw.get("task", {}).get("teacher") if isinstance(raw.get("task"), dict) else None
+def _complete(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write out what may be written short: an augmentation's preset, a teacher's recipe by its path.
+
+    The teacher looks for data and runs where the student does, so one override moves both.
+    """
+    data, task = raw.get("data"), raw.get("task")
+    if isinstance(data, dict) and isinstance(data.get("augment"), str):
+        data["augment"] = {"preset": data["augment"]}
+    teacher = task.get("teacher") if isinstance(task, dict) else None
     if not isinstance(teacher, dict):
         return raw
     if isinstance(teacher.get("recipe"), str):
         path = folder / teacher["recipe"]
-        teacher["recipe"] = _with_teacher(_read(path), path.parent)
+        teacher["recipe"] = _complete(_read(path), path.parent)
     recipe = teacher.get("recipe")
     if isinstance(recipe, dict):
         for section, keys in {"data": ("root", "download"), "train": ("runs", "cpu_threads")}.items():

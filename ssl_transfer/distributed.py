@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -47,6 +47,15 @@ def gather_rows(rows: Shaped[Tensor, "n *shape"]) -> Shaped[Tensor, "n_global *s
     processes must hold equally many rows.
     """
     return rows if world_size() == 1 else _GatherRows.apply(rows)
+
+
+def single_process_order(rows: int, views: int) -> Int64[Tensor, " rows"]:
+    """For each of the ``rows`` gathered, where it stands in the batch of one process: all first views, then all second.
+
+    Gathered rows come process by process, each with its own first and second views. Losses do not mind; what is drawn
+    for a row, or remembered of it, must not depend on how many processes there are.
+    """
+    return torch.arange(rows).view(views, world_size(), -1).transpose(0, 1).flatten()
 
 
 def own_rows(rows: int) -> slice:

@@ -10,8 +10,8 @@ and the step, and a run continues exactly, on any number of processes.
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def fit(
             rate = learning_rate(step)
             for group in stepper.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            with autocast():
+            with autocast(), _named_step(step):
                 shares = wrapped(batch(step))
             accelerator.backward(shares["loss"] * world)
             if clip_norm is not None:
@@ -135,6 +135,7 @@ class MetricsLog:
         self._flushed = time.perf_counter()
         self._rates: list[float] = []
         if accelerator.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
             _keep_steps_before(path, first_step)
 
     def add(self, step: int, learning_rate: float, shares: Mapping[str, Tensor]) -> None:
@@ -187,6 +188,15 @@ def _resume(state_file: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
         return 0, 0.0
     with user_mistakes():
         return load_state(state_file, parts)
+
+
+@contextmanager
+def _named_step(step: int) -> Iterator[None]:
+    """A loss that refuses its input does not know the step; the person should."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"step {step}: {error} The last good state is kept.") from error
 
 
 def _seed_step(seed: int, step: int, rank: int) -> None:

@@ -41,7 +41,7 @@ def evaluate(
 ) -> None:
     """Read the command line, get the features it names, and print the lines that ``probe`` returns for them.
 
-    ``options`` are further arguments of the probe, as for ``argparse``. A user's mistake is one message and exit code 2.
+    ``options`` are further arguments of the probe, as for argparse. A user's mistake is one message and exit code 2.
     """
     parser = argparse.ArgumentParser(description=program, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

@@ -36,7 +36,7 @@ def read_info(folder: Path) -> RunInfo | None:
     """What ``folder`` says of itself, or None where it holds no run."""
     try:
         return RunInfo(**json.loads((folder / "run.json").read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (TypeError, ValueError) as error:
         raise UserError(f"{folder / 'run.json'} is damaged ({error}); remove the folder to start again") from None

@@ -37,20 +37,31 @@ def jitter_(
 ) -> None:
     """Change brightness, contrast, saturation and hue, each image in its own order (an index into JITTER_ORDERS).
 
-    The parameters are on the CPU. The first three operations are blends of one form, so all images take their first,
-    second and third blend together; hue is turned before, between or after them, for the images where it is due.
-    A gray image has neither saturation nor hue.
+    The parameters are on the CPU. Brightness, contrast and saturation are blends of one form, so all images take
+    their first, second and third blend together. Images are sorted by how many blends come before their hue: then
+    hue is turned once for all, and the blends before and after it run on slices. A factor of 1 and a hue of 0 leave
+    an image as it is; a gray image has neither saturation nor hue.
     """
-    factors = torch.stack((brightness, contrast, saturation if len(planes) == 3 else torch.ones_like(saturation)))
-    turns = hue if len(planes) == 3 else torch.zeros_like(hue)
-    for place in range(4):
-        rows = (turns.ne(0) & (_HUE_PLACES[order] == place)).nonzero()[:, 0]
-        if len(rows):
-            on_device = to_device(rows, planes.device)
-            planes.index_copy_(1, on_device, _turn_hue(planes.index_select(1, on_device), turns[rows]))
-        if place < 3 and factors.ne(1).any():
-            operation = _BLENDS[order, place]
-            _blend_(planes, operation, factors.gather(0, operation[None])[0])
+    if len(planes) == 1:
+        saturation, hue = torch.ones_like(saturation), torch.zeros_like(hue)
+    factors = torch.stack((brightness, contrast, saturation))
+    changed = factors.ne(1).any(0) | hue.ne(0)
+    hue_place = _HUE_PLACES[order].masked_fill(~changed, len(_BLENDS))
+    rows = hue_place.argsort(stable=True)[: int(changed.count_nonzero())]
+    if not len(rows):
+        return
+    operations = _BLENDS[order[rows]].T
+    factors = factors[:, rows].gather(0, operations)
+    firsts = [int((hue_place[rows] <= number).count_nonzero()) for number in range(3)]
+    rows_there = to_device(rows, planes.device)
+    picked = planes.index_select(1, rows_there)
+    for operation, factor, first in zip(operations, factors, firsts, strict=True):
+        _blend_(picked[:, first:], operation[first:], factor[first:])
+    if hue.any():
+        _turn_hue_(picked, hue[rows])
+    for operation, factor, last in zip(operations, factors, firsts, strict=True):
+        _blend_(picked[:, :last], operation[:last], factor[:last])
+    planes.index_copy_(1, rows_there, picked)
 
 
 def solarize(planes: Float[Tensor, "c n p"], threshold: float) -> Float[Tensor, "c n p"]:
@@ -63,6 +74,8 @@ def _blend_(planes: Float[Tensor, "c n p"], operation: Int64[Tensor, " n"], fact
 
     A factor of 1 changes no bit.
     """
+    if not factor.ne(1).any():
+        return
     device = planes.device
     base = gray(planes)
     rows = to_device((operation == CONTRAST).nonzero()[:, 0], device)
@@ -74,7 +87,7 @@ def _blend_(planes: Float[Tensor, "c n p"], operation: Int64[Tensor, " n"], fact
     planes.mul_(factor[:, None]).add_(base).clamp_(0, 1)
 
 
-def _turn_hue(planes: Float[Tensor, "3 n p"], turns: Float32[Tensor, " n"]) -> Float[Tensor, "3 n p"]:
+def _turn_hue_(planes: Float[Tensor, "3 n p"], turns: Float32[Tensor, " n"]) -> None:
     """Turn the hue of each image by a share of the color circle, at constant value and saturation.
 
     With value V, chroma C and hue H in sixths of the circle, a channel of the color is
@@ -96,7 +109,6 @@ def _turn_hue(planes: Float[Tensor, "3 n p"], turns: Float32[Tensor, " n"]) -> F
         distance = angle.sub_(torch.round(angle)).abs_()  # on the circle, in turns, so at most a half
         share = torch.rsub(distance, 2, alpha=6).clamp_(0, 1)
         torch.addcmul(value, chroma, share, value=-1, out=plane)
-    return planes
 
 
 def _mean(rows: Float[Tensor, "n p"]) -> Float32[Tensor, " n"]:

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
+from ssl_transfer.data.transfer import to_device
+
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 
 
@@ -56,9 +58,7 @@ def resample(
     order of summation could change with the batch.
     """
     n, channels, height, width = images.shape
-    top, left, box_height, box_width = box.unbind(1)
-    columns, column_weights = _taps(left, box_width, flip, size, width)
-    rows, row_weights = _taps(top, box_height, None, size, height)
+    (columns, rows), (column_weights, row_weights) = _taps(box, flip, size, height, width)
     first_row = torch.arange(n, device=images.device) * channels + torch.arange(channels, device=images.device)[:, None]
     across = _weighted_rows(
         images.transpose(2, 3).reshape(-1, height), first_row * width, columns, column_weights / 255
@@ -69,23 +69,26 @@ def resample(
 
 
 def _taps(
-    start: Int[Tensor, " n"], length: Int[Tensor, " n"], flip: Bool[Tensor, " n"] | None, size: int, limit: int
-) -> tuple[Int64[Tensor, "taps n size"], Float[Tensor, "taps n size"]]:
-    """Which pixels of one axis make each output pixel, and their weights."""
-    out = torch.arange(size, device=start.device)
-    if flip is not None:
-        out = torch.where(flip[:, None], size - 1 - out, out)
-    scale = length[:, None].float() / size
+    box: Int64[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int, height: int, width: int
+) -> tuple[Int64[Tensor, "2 taps n size"], Float[Tensor, "2 taps n size"]]:
+    """Which source columns, and which rows, make each output column and row, and their weights."""
+    start = torch.stack((box[:, 1], box[:, 0]))[:, None, :, None]
+    length = torch.stack((box[:, 3], box[:, 2]))[:, None, :, None]
+    mirror = torch.stack((flip, torch.zeros_like(flip)))[:, None, :, None]
+    out = torch.arange(size, device=box.device)
+    out = torch.where(mirror, size - 1 - out, out)
+    scale = length.float() / size
     support = scale.clamp(min=1)
     center = (out + 0.5) * scale
-    low = (center - support + 0.5).long().clamp(min=0)  # a tap's center lies half a pixel after its index
-    # A box no larger than its image covers at most limit / size pixels for each output pixel, on both sides.
-    taps = low + torch.arange(math.ceil(2 * max(limit / size, 1)), device=start.device)[:, None, None]
-    weights = (1 - (taps + 0.5 - center).abs() / support).clamp(min=0) * (taps < length[:, None])
+    low = (center - support + 0.5).long().clamp_(min=0)  # a tap's center lies half a pixel after its index
+    # A box no larger than its image shrinks by at most side / size, and a triangle is two such steps wide.
+    reach = math.ceil(2 * max(height / size, width / size, 1))
+    taps = low + torch.arange(reach, device=box.device)[:, None, None]
+    weights = (1 - (taps + 0.5 - center).abs_() / support).clamp_(min=0) * (taps < length)
     weights = weights / _ordered_sum(weights)
-    pixels = start[:, None] + torch.minimum(taps, length[:, None] - 1)
-    pixels = (limit - 1) - ((limit - 1) - pixels.abs()).abs()  # reflected at both ends
-    return pixels, weights
+    last = to_device(torch.tensor((width - 1, height - 1)), box.device)[:, None, None, None]
+    pixels = start + torch.minimum(taps, length - 1)
+    return last - (last - pixels.abs_()).abs_(), weights  # reflected at both ends
 
 
 def _weighted_rows(
@@ -104,11 +107,11 @@ def _weighted_rows(
     return total.flatten(0, 2)
 
 
-def _ordered_sum(terms: Float[Tensor, "taps *shape"]) -> Float[Tensor, "*shape"]:
-    """A sum whose order never depends on the shape, unlike a reduction kernel's."""
-    total = terms[0].clone()
-    for term in terms[1:]:
-        total += term
+def _ordered_sum(weights: Float[Tensor, "2 taps n size"]) -> Float[Tensor, "2 1 n size"]:
+    """The sum over the taps, one by one: the order of a reduction kernel could change with the batch."""
+    total = weights[:, :1].clone()
+    for tap in range(1, weights.shape[1]):
+        total += weights[:, tap : tap + 1]
     return total
 
 

@@ -72,7 +72,10 @@ def _cifar(dataset: type[CIFAR10], name: str, classes: int, mean: tuple[float, .
     def load(root: Path, split: str, download: bool) -> Images:
         files = dict(dataset.train_list + dataset.test_list) | {dataset.meta["filename"]: dataset.meta["md5"]}
         folder = root / dataset.base_folder
-        loader = partial(dataset, root, train=split == "train", download=download)
+
+        def loader() -> CIFAR10:
+            return dataset(root, train=split == "train", download=download)
+
         data = _load(loader, name, folder, files, download)
         pixels = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
         return Images(pixels, torch.tensor(data.targets), classes, name, split, mean, std)

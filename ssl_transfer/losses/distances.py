@@ -7,6 +7,7 @@ between them. Such pairs are few in any batch that teaches something, and are ta
 other.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -50,8 +51,7 @@ def distance_tile(
     squared[:, rows].fill_diagonal_(torch.inf)
     close = _close_pairs(squared, points.squares[rows], points.squares)
     squared[:, rows].fill_diagonal_(0)
-    for pairs in close.split(CHUNK):
-        i, j = pairs.unbind(1)
+    for i, j in _chunks(close):
         squared[i, j] = (points.x[rows][i] - points.x[j]).square().sum(dim=1)
     return squared.sqrt_(), close
 
@@ -63,11 +63,16 @@ def _close_pairs(squared: Tensor, row_squares: Tensor, column_squares: Tensor) -
     return (squared <= CLOSE * (row_squares[:, None] + column_squares)).nonzero()
 
 
+def _chunks(close: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    for pairs in close.split(CHUNK) if len(close) else ():
+        yield pairs.unbind(1)
+
+
 def divide_by_distance(x: Tensor, distance: Tensor, rows: slice, close: Tensor) -> Tensor:
     """``x / distance`` in place of ``x``, and zero where the distance is; ``distance`` is spent."""
     distance[:, rows].fill_diagonal_(torch.inf)
-    i, j = close.unbind(1)
-    distance[i, j] = distance[i, j].masked_fill(distance[i, j] == 0, torch.inf)
+    for i, j in _chunks(close):
+        distance[i, j] = distance[i, j].masked_fill(distance[i, j] == 0, torch.inf)
     return x.div_(distance)
 
 
@@ -88,14 +93,13 @@ class PairGradient:
         """Add the pairs of a tile; ``springs`` is spent, and ``scale`` multiplies its rows."""
         x, right = self.points.x, self.points.right
         scale = torch.ones_like(x[rows, 0]) if scale is None else scale
-        for pairs in close.split(CHUNK):
-            i, j = pairs.unbind(1)
+        for i, j in _chunks(close):
             force = (scale[i] * springs[i, j])[:, None] * (x[rows][i] - x[j])
             self.close[rows].index_add_(0, i, force)
             self.close.index_add_(0, j, force, alpha=-1)
             springs[i, j] = 0
         self.pulled[rows] += scale[:, None] * (springs @ right)
-        self.pulled.addmm_(springs.T, scale[:, None] * right[rows])
+        torch.addmm(self.pulled, springs.T, scale[:, None] * right[rows], out=self.pulled)
 
     def total(self) -> Float[Tensor, "n d"]:
         """The gradient of everything added so far."""

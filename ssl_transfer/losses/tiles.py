@@ -15,7 +15,7 @@ from ssl_transfer.losses.precision import full_precision
 
 # Entries of one tile x n work matrix. On a CPU a few of them should stay in the cache; on a GPU they should
 # be large enough to hide the cost of a launch, and a dozen of them far below a gigabyte.
-CPU_ENTRIES = 2**19
+CPU_ENTRIES = 2**20
 GPU_ENTRIES = 2**23
 MINIMUM_ROWS = 32
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ssl_transfer.models.backbones import create_backbone as create_backbone
     from ssl_transfer.models.ema import AveragedModel as AveragedModel
     from ssl_transfer.models.embedding import EmbeddingModel as EmbeddingModel
+    from ssl_transfer.models.embedding import FeatureMaps as FeatureMaps
     from ssl_transfer.models.embedding import Output as Output
     from ssl_transfer.models.frozen import Frozen as Frozen
     from ssl_transfer.models.heads import EmbeddingHead as EmbeddingHead
@@ -22,6 +23,7 @@ _HOME = {
     "Backbone": "backbones",
     "EmbeddingHead": "heads",
     "EmbeddingModel": "embedding",
+    "FeatureMaps": "embedding",
     "Frozen": "frozen",
     "Output": "embedding",
     "Preprocessing": "backbones",

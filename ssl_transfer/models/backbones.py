@@ -55,12 +55,23 @@ class Backbone(nn.Module):
 
     def feature_maps(self, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _ _ _"]]:
         """Feature maps of the network's stages, shallow to deep."""
-        forward_intermediates = getattr(self.network, "forward_intermediates", None)
-        if forward_intermediates is None:
+        return self._forward_intermediates(images, intermediates_only=True)
+
+    def maps_and_features(
+        self, images: Float[Tensor, "n c h w"]
+    ) -> tuple[list[Float[Tensor, "n _ _ _"]], Float[Tensor, "n d"]]:
+        """What :meth:`feature_maps` and :meth:`forward` give, in one pass."""
+        network: Any = self.network
+        last, maps = self._forward_intermediates(images)
+        return maps, network.forward_head(last)
+
+    def _forward_intermediates(self, images: Float[Tensor, "n c h w"], **options: bool) -> Any:
+        network: Any = self.network
+        if not hasattr(network, "forward_intermediates"):
             raise ValueError(
                 f"backbone {self.name!r} does not give feature maps: choose one with forward_intermediates"
             )
-        return forward_intermediates(self.prepare(images), intermediates_only=True)
+        return network.forward_intermediates(self.prepare(images), **options)
 
     def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c size size"]:
         """Resize to the input size if it differs (bilinear, antialiased), then normalize."""

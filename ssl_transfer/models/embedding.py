@@ -47,3 +47,16 @@ class Output(nn.Module):
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The chosen output of images in [0, 1]."""
         return self.model.features(images) if self.name == "features" else self.model(images)
+
+
+class FeatureMaps(nn.Module):
+    """The feature maps of a model's backbone and the model's embedding in one pass, for losses that compare maps."""
+
+    def __init__(self, model: EmbeddingModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[list[Float[Tensor, "n _ _ _"]], Float[Tensor, "n d"]]:
+        """The maps of the stages, shallow to deep, and the embedding."""
+        maps, features = self.model.backbone.maps_and_features(images)
+        return maps, features if self.model.head is None else self.model.head(features)

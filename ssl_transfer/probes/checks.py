@@ -8,9 +8,7 @@ from torch import Tensor
 def check_features(features: Float[Tensor, "n d"], name: str) -> None:
     """Refuse an empty table of features and rows that hold NaN or infinity."""
     if features.numel() == 0:
-        raise ValueError(
-            f"{name} is empty (shape {tuple(features.shape)}); give at least one row of features."
-        )
+        raise ValueError(f"{name} is empty (shape {tuple(features.shape)}); give at least one row of features.")
     bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0]
     if len(bad):
         raise ValueError(
@@ -24,13 +22,11 @@ def check_labelled(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n_lab
     check_features(features, f"{name}_x")
     if len(features) != len(labels):
         raise ValueError(
-            f"{name}_x has {len(features)} rows but {name}_y has {len(labels)} labels; "
-            "give one label per row."
+            f"{name}_x has {len(features)} rows but {name}_y has {len(labels)} labels; give one label per row."
         )
     if unlabelled := int((labels < 0).sum()):
         raise ValueError(
-            f"{name}_y has {unlabelled} of {len(labels)} labels missing (negative); "
-            "score on labelled images only."
+            f"{name}_y has {unlabelled} of {len(labels)} labels missing (negative); score on labelled images only."
         )
 
 

@@ -87,13 +87,9 @@ def load_feature_file(path: str | PathLike[str]) -> Features:
 
 def _check_array(path: str | PathLike[str], key: str, array: np.ndarray) -> None:
     if key.endswith("_x") and (array.ndim != 2 or array.dtype.kind != "f"):
-        raise ValueError(
-            f"{path}: {key} is {array.dtype} of shape {array.shape}; give floats of shape (rows, width)."
-        )
+        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; give floats of shape (rows, width).")
     if key.endswith("_y") and (array.ndim != 1 or array.dtype.kind not in "iu"):
-        raise ValueError(
-            f"{path}: {key} is {array.dtype} of shape {array.shape}; give one integer label per row."
-        )
+        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; give one integer label per row.")
 
 
 def _refuse_training_mode(model: object) -> None:

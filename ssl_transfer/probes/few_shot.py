@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
-from ssl_transfer.probes.logistic import fit_logistic
+from ssl_transfer.probes.logistic import fit_each
 from ssl_transfer.probes.splits import rank_in_class
 
 # scikit-learn's C. With rows of norm one it means the same whatever the width of the features.
@@ -62,9 +62,7 @@ def few_shot(
 def _images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
     """How many images of each class ``amount`` asks for."""
     if amount <= 0 or (amount > 1 and amount != int(amount)):
-        raise ValueError(
-            f"labels_per_class has {amount}; give whole numbers of images, or fractions between 0 and 1."
-        )
+        raise ValueError(f"labels_per_class has {amount}; give whole numbers of images, or fractions between 0 and 1.")
     if amount < 1:
         return (sizes * amount).round().long().clamp(min=1)
     if amount > sizes.min():
@@ -83,7 +81,7 @@ def _score(
     rows = labelled.nonzero()[:, 1].view(draws, -1)
     labels = rows.shape[1]
     strengths = torch.full((draws,), 1 / (C * labels), dtype=torch.float64, device=train_x.device)
-    fit = fit_logistic(train_x[rows], code[rows], strengths, num_classes=len(classes))
+    fit = fit_each(train_x[rows].double(), code[rows], strengths, num_classes=len(classes))
     accuracy = (classes[fit.predict(test_x)] == test_y).double().mean(dim=1)
     return FewShotScore(
         mean=accuracy.mean().item(),

@@ -45,9 +45,7 @@ def nearest(
     """
     available = len(bank) - exclude_self
     if not 1 <= k <= available:
-        raise ValueError(
-            f"k is {k} but there are {available} images to search; choose k between 1 and {available}."
-        )
+        raise ValueError(f"k is {k} but there are {available} images to search; choose k between 1 and {available}.")
     queries, bank = (x if x.dtype == torch.float64 else x.float() for x in (queries, bank))
     # Distances do not change when everything moves, and float32 keeps more digits near the origin.
     center = bank.mean(dim=0) if metric == "euclidean" else None
@@ -56,9 +54,7 @@ def nearest(
         yield _search(queries[rows], bank, k, rows, center, exclude_self)
 
 
-def _search(
-    queries: Tensor, bank: Tensor, k: int, rows: slice, center: Tensor | None, exclude_self: bool
-) -> Neighbors:
+def _search(queries: Tensor, bank: Tensor, k: int, rows: slice, center: Tensor | None, exclude_self: bool) -> Neighbors:
     """The neighbours of one tile of queries: the best of each tile of the bank, merged on the way."""
     queries = _prepare(queries, center)
     similarity = queries.new_empty(len(queries), 0)

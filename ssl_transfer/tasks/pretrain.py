@@ -1,20 +1,12 @@
 """Self-supervised pretraining: how a teacher is made from unlabelled images."""
 
-from typing import Protocol
-
 import torch
 from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
+from ssl_transfer.data import Batch
 from ssl_transfer.distributed import world_size
-
-
-class Views(Protocol):
-    """The part of a batch that these tasks use."""
-
-    @property
-    def views(self) -> tuple[Tensor, ...]:
-        """Each (n, c, h, w) in [0, 1]; row i of every view shows the same image."""
+from ssl_transfer.tasks.embed import embed
 
 
 class SimCLR(nn.Module):
@@ -24,15 +16,15 @@ class SimCLR(nn.Module):
     it averages over this process's rows; divided by the number of processes that is this process's share.
     """
 
-    def __init__(self, model: nn.Module, *, temperature: float):
+    def __init__(self, model: nn.Module, *, temperature: float, micro_batch_size: int | None = None):
         super().__init__()
-        self.model = model
+        self.model, self.micro_batch_size = model, micro_batch_size
         self.nt_xent = NTXentLoss(temperature=temperature, gather_distributed=True)
 
-    def forward(self, batch: Views) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Contrast the two views of ``batch``."""
         # One pass over both views: batch norm sees them together, as a single process would see the whole batch.
-        projections = self.model(torch.cat(batch.views))
+        projections = embed(self.model, torch.cat(batch.views), self.micro_batch_size)
         with torch.autocast(projections.device.type, enabled=False):
             first, second = projections.float().chunk(2)
             return {"loss": self.nt_xent(first, second) / world_size()}

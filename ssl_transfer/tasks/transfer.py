@@ -1,37 +1,186 @@
-"""Embedding transfer: a student learns the geometry of a frozen teacher from unlabelled images."""
+"""Embedding transfer: a student learns from a frozen teacher on unlabelled images.
 
-from typing import Protocol
+Teacher and student are fed the same views, each through its own preprocessing. Losses that compare rows with each
+other see the rows of all processes; each process computes the terms of its own rows.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ssl_transfer.distributed import gather_rows, own_rows
-from ssl_transfer.losses import relaxed_contrastive
+from ssl_transfer.data import Batch
+from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, world_size
+from ssl_transfer.losses import ContrastiveRepresentation, draw_negatives, seed, soft_targets
 from ssl_transfer.models import Frozen
+from ssl_transfer.tasks.embed import embed
 
 
-class Views(Protocol):
-    """The part of a batch that this task uses."""
+class RelationalTransfer(nn.Module):
+    """Train ``model`` by a loss over the rows of the global batch: ``loss(student, teacher, anchors=...)``.
 
-    @property
-    def views(self) -> tuple[Tensor, ...]:
-        """Each (n, c, h, w) in [0, 1]; row i of every view shows the same image."""
-
-
-class RelaxedContrastiveTransfer(nn.Module):
-    """Train ``model`` so that its distances say what the teacher's say, over all pairs of the global batch.
-
-    Teacher and student are fed the same views, each through its own preprocessing; no label is used.
+    With ``tell_images`` the loss is also told which rows show the same image, as ``image=...``.
     """
 
-    def __init__(self, model: nn.Module, teacher: Frozen, *, sigma: float, delta: float):
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: Frozen,
+        loss: Callable[..., Tensor],
+        *,
+        weight: float = 1.0,
+        tell_images: bool = False,
+        micro_batch_size: int | None = None,
+    ):
         super().__init__()
         self.model, self.teacher = model, teacher
-        self.sigma, self.delta = sigma, delta
+        self.loss, self.weight, self.tell_images = loss, weight, tell_images
+        self.micro_batch_size = micro_batch_size
 
-    def forward(self, batch: Views) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compare student and teacher on all views of ``batch``."""
         images = torch.cat(batch.views)
-        student, teacher = gather_rows(self.model(images)), gather_rows(self.teacher(images))
-        loss = relaxed_contrastive(student, teacher, sigma=self.sigma, delta=self.delta, anchors=own_rows(len(images)))
-        return {"loss": loss}
+        student = gather_rows(embed(self.model, images, self.micro_batch_size))
+        teacher = gather_rows(self.teacher(images))
+        told = {"image": gather_rows(_image_of_each_row(batch))} if self.tell_images else {}
+        loss = self.loss(student, teacher, anchors=own_rows(len(images)), **told)
+        return {"loss": self.weight * loss}
+
+
+class SEED(nn.Module):
+    """Train ``model`` to find the teacher's rows of earlier steps as similar as the teacher does (Fang et al., 2021).
+
+    The queue holds the teacher's embeddings of the last ``queue_size`` views over all processes, the same on each; it
+    starts as random directions and is part of the checkpoint. ``adapter`` brings the student to the teacher's width.
+    """
+
+    queue: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: Frozen,
+        adapter: nn.Module,
+        *,
+        teacher_width: int,
+        queue_size: int,
+        student_temperature: float,
+        teacher_temperature: float,
+        weight: float = 1.0,
+        micro_batch_size: int | None = None,
+    ):
+        super().__init__()
+        self.model, self.teacher, self.adapter = model, teacher, adapter
+        self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+        self.weight, self.micro_batch_size = weight, micro_batch_size
+        self.register_buffer("queue", torch.randn(queue_size, teacher_width))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare similarities to the queue, then push the teacher's rows into it."""
+        images = torch.cat(batch.views)
+        student = gather_rows(self.adapter(embed(self.model, images, self.micro_batch_size)))
+        teacher = gather_rows(self.teacher(images))
+        loss = seed(student, teacher, self.queue, **self.temperatures, anchors=own_rows(len(images)))
+        order = single_process_order(len(teacher), len(batch.views)).to(teacher.device)
+        # A new tensor, not a change in place: the backward pass still needs the queue that the loss saw.
+        self.queue = torch.cat([teacher.to(self.queue.dtype)[order.argsort()], self.queue])[: len(self.queue)]
+        return {"loss": self.weight * loss}
+
+
+class CRD(nn.Module):
+    """Train ``model`` by contrasting its features with memories of the teacher's, and back (Tian et al., ICLR 2020).
+
+    Negatives are drawn from all images of the data set, a function of the seed and the step. The memories are the same
+    on every process and part of the checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: Frozen,
+        loss: ContrastiveRepresentation,
+        *,
+        dataset_size: int,
+        negatives: int,
+        seed: int,
+        weight: float = 1.0,
+        micro_batch_size: int | None = None,
+    ):
+        super().__init__()
+        self.model, self.teacher, self.loss = model, teacher, loss
+        self.dataset_size, self.negatives, self.seed, self.weight = dataset_size, negatives, seed, weight
+        self.micro_batch_size = micro_batch_size
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Contrast the features of ``batch`` with both memories, then update them."""
+        images = torch.cat(batch.views)
+        student = gather_rows(embed(self.model, images, self.micro_batch_size))
+        teacher = gather_rows(self.teacher(images))
+        image = gather_rows(_image_of_each_row(batch))
+        generator = torch.Generator().manual_seed((self.seed << 32) + batch.step)
+        drawn = draw_negatives(len(student), self.negatives, self.dataset_size, generator)
+        negatives = drawn[single_process_order(len(student), len(batch.views))].to(student.device)
+        loss = self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
+        return {"loss": self.weight * loss}
+
+
+class FeatureMapTransfer(nn.Module):
+    """Train ``model`` on the teacher's feature maps: the deepest maps of both are paired, from the last one upwards.
+
+    ``model`` and ``teacher`` give (maps, embedding), as :class:`ssl_transfer.models.FeatureMaps` does. ``losses`` has
+    one loss for each pair, shallow to deep, ``loss(student_map, teacher_map, rows=rows_of_the_global_batch)``; they
+    are summed.
+    """
+
+    def __init__(
+        self, model: nn.Module, teacher: Frozen, losses: Sequence[Callable[..., Tensor]], *, weight: float = 1.0
+    ):
+        super().__init__()
+        self.model, self.teacher, self.weight = model, teacher, weight
+        self.losses = list(losses)
+        self.adapters = nn.ModuleList(loss for loss in losses if isinstance(loss, nn.Module))
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare the paired maps on all views of ``batch``."""
+        images = torch.cat(batch.views)
+        rows = world_size() * len(images)
+        student, embedding = self.model(images)
+        teacher, _ = self.teacher(images)
+        pairs = zip(self.losses, student[-len(self.losses) :], teacher[-len(self.losses) :], strict=True)
+        loss = torch.stack([loss(ours, theirs, rows=rows) for loss, ours, theirs in pairs]).sum()
+        # No loss reaches the layers behind the last map (a MobileNet's last convolution, a head): they get a gradient
+        # of zero, where DDP would wait for one that never comes.
+        return {"loss": self.weight * loss + 0.0 * embedding.float().sum()}
+
+
+class SoftTargets(nn.Module):
+    """Train ``model`` on the teacher's softened outputs, its embedding read as logits (Hinton et al., 2015).
+
+    ``adapter`` brings the student to the teacher's width.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        teacher: Frozen,
+        adapter: nn.Module,
+        *,
+        temperature: float,
+        weight: float = 1.0,
+        micro_batch_size: int | None = None,
+    ):
+        super().__init__()
+        self.model, self.teacher, self.adapter = model, teacher, adapter
+        self.temperature, self.weight, self.micro_batch_size = temperature, weight, micro_batch_size
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare the softened outputs of student and teacher on all views of ``batch``."""
+        images = torch.cat(batch.views)
+        student = self.adapter(embed(self.model, images, self.micro_batch_size))
+        rows = world_size() * len(images)
+        loss = soft_targets(student, self.teacher(images), temperature=self.temperature, rows=rows)
+        return {"loss": self.weight * loss}
+
+
+def _image_of_each_row(batch: Batch) -> Tensor:
+    return batch.index.repeat(len(batch.views))

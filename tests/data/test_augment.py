@@ -66,7 +66,7 @@ OPERATIONS = {
 @pytest.mark.parametrize("options", OPERATIONS.values(), ids=OPERATIONS)
 @pytest.mark.parametrize("channels", [3, 1])
 def test_every_operation_equals_torchvision(photographs, options, channels):
-    images, augment = photographs[:, :channels], Augment(**options)
+    images, augment = photographs[::3, :channels], Augment(**options)
     parameters = draw(augment, images)
     torch.testing.assert_close(
         augment.apply(images, parameters), reference.apply(augment, images, parameters), atol=2e-5, rtol=0
@@ -85,12 +85,12 @@ def test_color_jitter_equals_torchvision_in_every_order(photographs, channels):
 @pytest.mark.parametrize("options", OPERATIONS.values(), ids=OPERATIONS)
 def test_every_operation_is_within_2_of_torchvision_on_8_bit_images(photographs, options):
     """In color operations torchvision cuts off what 8 bits cannot hold, so there our views are cut off too."""
-    augment = Augment(**options)
-    parameters = draw(augment, photographs)
-    views = augment.apply(photographs, parameters) * 255
+    images, augment = photographs[::3], Augment(**options)
+    parameters = draw(augment, images)
+    views = augment.apply(images, parameters) * 255
     if augment.color_jitter:
         views = (views + 1e-3).floor()
-    theirs = [reference.view(augment, image, parameters[row : row + 1]) for row, image in enumerate(photographs)]
+    theirs = [reference.view(augment, image, parameters[row : row + 1]) for row, image in enumerate(images)]
     difference = (views - torch.stack(theirs)).abs()
     assert difference.max() <= 2 and difference.mean() <= 0.5
 

@@ -67,8 +67,9 @@ def test_an_image_is_resized_and_its_middle_kept(tmp_path, suffix, size):
     left, top = (width - 16) // 2, (height - 16) // 2
     with Image.open(path) as image:
         whole = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
-    expected = np.array(whole.crop((left, top, left + 16, top + 16)))
-    assert np.array_equal(decode(path, 16).permute(1, 2, 0).numpy(), expected)
+    expected = np.array(whole.crop((left, top, left + 16, top + 16))).astype(int)
+    difference = np.abs(decode(path, 16).permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= 1  # Pillow rounds its weights once more where it is given a box
 
 
 def test_a_large_jpeg_decoded_at_a_smaller_scale_is_nearly_the_same(tmp_path):

@@ -10,9 +10,10 @@ from ssl_transfer import losses
 from tests.reference import relational as twin
 
 
-def two_views(n: int) -> Tensor:
+def two_views(rows: Tensor) -> Tensor:
     """Image of every row when the first and second half are two views of the same images."""
-    return torch.arange(n) % -(-n // 2)
+    n = len(rows)
+    return torch.arange(n, device=rows.device) % -(-n // 2)
 
 
 def queue_for(teacher: Tensor) -> Tensor:
@@ -38,22 +39,22 @@ def contextual(student, teacher, anchors=None):
         sigma=3.0,
         affinity="contextual",
         neighbors=4,
-        image=two_views(len(student)),
+        image=two_views(student),
         anchors=anchors,
     )
 
 
 def contextual_twin(student, teacher):
-    affinity = twin.contextual_affinity(teacher, 3.0, 4, two_views(len(student)))
+    affinity = twin.contextual_affinity(teacher, 3.0, 4, two_views(student))
     return twin.relaxed_contrastive(student, teacher, affinity=affinity)
 
 
 def multi_similarity(student, teacher, anchors=None):
-    return losses.relaxed_multi_similarity(student, teacher, two_views(len(student)), anchors=anchors)
+    return losses.relaxed_multi_similarity(student, teacher, two_views(student), anchors=anchors)
 
 
 def multi_similarity_twin(student, teacher):
-    return twin.relaxed_multi_similarity(student, teacher, two_views(len(student)))
+    return twin.relaxed_multi_similarity(student, teacher, two_views(student))
 
 
 def seed(student, teacher, anchors=None):

@@ -5,6 +5,7 @@ does not change when the student is translated, rotated or scaled.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,44 +15,53 @@ from ssl_transfer.losses.precision import full_precision, widen
 from ssl_transfer.losses.relational.affinity import Affinity
 from ssl_transfer.losses.tiles import anchor_range, scaled_once, tile_rows, tiles
 
-# (d, w, spare, rows) -> (sum of the anchors' terms, their derivative by d, up to the factor ``slope``). The
-# tiles are t x n; ``w`` and ``spare`` may be overwritten. Entry (i, rows.start + i) is the anchor itself,
-# with d = 0 and w = 1.
-AnchorTerms = Callable[[Tensor, Tensor, Tensor, slice], tuple[Tensor, Tensor]]
+# terms(d, w, rows, *parameters) -> (sum of the anchors' terms, their derivative by d up to the factor ``slope``). The
+# tiles d and w are t x n, and w may be overwritten. Entry (i, rows.start + i) is the anchor itself: d = 0 and w = 1.
+AnchorTerms = Callable[..., tuple[Tensor, Tensor]]
+
+# The number of rows from which a GPU runs the elementwise work of a tile compiled: one pass over memory instead of one
+# for each operation, worth the seconds of compiling where the matmuls no longer hide it.
+FUSE_FROM = 4096
 
 
 def relative_loss(
-    student: Tensor, affinity: Affinity, terms: AnchorTerms, anchors: slice | None, *, slope: float = 1.0
+    student: Tensor,
+    affinity: Affinity,
+    terms: AnchorTerms,
+    parameters: tuple,
+    anchors: slice | None,
+    *,
+    slope: float = 1.0,
 ) -> Tensor:
     """(1/n) times the sum of ``terms`` over the ``anchors``, with its gradient to all rows of ``student``."""
-    return _RelativeLoss.apply(widen(student), affinity, terms, anchor_range(anchors, len(student)), slope)
+    rows = anchor_range(anchors, len(student))
+    return _RelativeLoss.apply(widen(student), affinity, terms, parameters, rows, slope)
+
+
+@cache
+def _fused() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    return torch.compile(_relative_terms, dynamic=True)
 
 
 class _RelativeLoss(torch.autograd.Function):
-    """Works out the gradient while it walks, since then nothing of a tile need be kept; backward scales it.
-
-    With g = dL/dd, the derivative by the distance itself is (g_ij - mean_k g_ik d_ik) / mean_i.
-    """
+    """Works out the gradient while it walks, since then nothing of a tile need be kept; backward scales it."""
 
     @staticmethod
-    def forward(ctx, student, affinity, terms, anchors, slope):
+    def forward(ctx, student, affinity, terms, parameters, anchors, slope):
         n = len(student)
         total = student.new_zeros(())
         with full_precision(student.device):
             points = points_of(student)
             gradient = PairGradient(points)
             size = tile_rows(n, student.device)
-            buffers = [student.new_empty(min(size, len(anchors)), n) for _ in range(3)]
+            relative_terms = _fused() if student.is_cuda and n >= FUSE_FROM else _relative_terms
+            buffers = [student.new_empty(min(size, len(anchors)), n) for _ in range(2)]
             for rows in tiles(anchors, size):
-                d, w, spare = (buffer[: rows.stop - rows.start] for buffer in buffers)
+                d, w = (buffer[: rows.stop - rows.start] for buffer in buffers)
                 _, close = distance_tile(rows, points, out=d)
-                mean = d.mean(dim=1)
-                inverse = torch.where(mean > torch.finfo(d.dtype).tiny, 1 / mean, 0)
-                d *= inverse[:, None]
-                value, g = terms(d, affinity.tile(rows, out=w), spare, rows)
+                value, g, inverse = relative_terms(d, affinity.tile(rows, out=w), rows, terms, parameters)
                 total += value
                 if ctx.needs_input_grad[0]:
-                    g -= (torch.linalg.vecdot(g, d) / n)[:, None]
                     gradient.add(rows, divide_by_distance(g, d, rows, close), close, slope * inverse.square())
         ctx.save_for_backward(student, gradient.total() / n if ctx.needs_input_grad[0] else None)
         return total / n
@@ -59,4 +69,19 @@ class _RelativeLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         student, gradient = ctx.saved_tensors
-        return scaled_once(gradient, upstream, student), None, None, None, None
+        return scaled_once(gradient, upstream, student), None, None, None, None, None
+
+
+def _relative_terms(
+    d: Tensor, w: Tensor, rows: slice, terms: AnchorTerms, parameters: tuple
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make ``d`` relative, in place; return the value, its derivative by distance without 1 / mean, and 1 / mean.
+
+    With g = dL/dd of the relative distances, that by the distances is (g_ij - mean_k g_ik d_ik) / mean_i.
+    """
+    mean = d.mean(dim=1)
+    inverse = torch.where(mean > torch.finfo(d.dtype).tiny, 1 / mean, 0)
+    d *= inverse[:, None]
+    value, g = terms(d, w, rows, *parameters)
+    g -= (torch.linalg.vecdot(g, d) / d.shape[1])[:, None]
+    return value, g, inverse

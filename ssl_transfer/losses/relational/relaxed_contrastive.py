@@ -33,14 +33,15 @@ def relaxed_contrastive(
     check_pair(student, teacher)
     check_positive(sigma=sigma, delta=delta)
 
-    def terms(d: Tensor, w: Tensor, spare: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        # With r = relu(delta - d) and u = w (d + r):  dterm/dd = 2 (u - r)  and  term = u d - r (u - r).
-        u = w.mul_(torch.clamp(d, min=delta, out=spare))
-        r = spare.sub_(d)
-        value = torch.linalg.vecdot(u, d)
-        half = u.sub_(r)
-        value -= torch.linalg.vecdot(r, half)
-        return value.sum(), half
-
     weights = make_affinity(affinity, teacher, sigma, neighbors, image)
-    return relative_loss(student, weights, terms, anchors, slope=2.0)
+    return relative_loss(student, weights, _terms, (delta,), anchors, slope=2.0)
+
+
+def _terms(d: Tensor, w: Tensor, rows: slice, delta: float) -> tuple[Tensor, Tensor]:
+    """With r = relu(delta - d) and u = w (d + r):  dterm/dd = 2 (u - r)  and  term = u d - r (u - r)."""
+    r = d.clamp(min=delta)
+    u = w.mul_(r)
+    r -= d
+    value = torch.dot(u.view(-1), d.view(-1))
+    half = u.sub_(r)
+    return value - torch.dot(r.view(-1), half.view(-1)), half

@@ -1,6 +1,5 @@
 """Relaxed multi-similarity loss, from the code of Kim et al., CVPR 2021."""
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -36,18 +35,20 @@ def relaxed_multi_similarity(
     if image.shape != (len(student),):
         raise ValueError(f"image has shape {tuple(image.shape)}: give one integer for each of {len(student)} rows.")
 
-    def terms(d: Tensor, w: Tensor, spare: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        w.masked_fill_(image[rows, None] == image, 1)
-        # An outlier's distance can reach n: the sum of exponentials is kept below e^0 by its largest
-        # exponent.
-        top = alpha * d.amax(dim=1, keepdim=True)
-        pull = torch.mul(d, alpha, out=spare).sub_(top).exp_().mul_(w)
-        pull[:, rows].fill_diagonal_(0)
-        pulled = pull.sum(dim=1, keepdim=True).add_((-top).exp())
-        push = (delta - d).mul_(beta).exp_().mul_(w.neg_().add_(1))
-        pushed = push.sum(dim=1, keepdim=True).add_(1)
-        value = ((pulled.log() + top) / alpha + pushed.log() / beta).sum()
-        return value, pull.div_(pulled).sub_(push.div_(pushed))
-
     weights = make_affinity(affinity, teacher, sigma, neighbors, image)
-    return relative_loss(student, weights, terms, anchors)
+    return relative_loss(student, weights, _terms, (image, delta, alpha, beta), anchors)
+
+
+def _terms(
+    d: Tensor, w: Tensor, rows: slice, image: Tensor, delta: float, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    w.masked_fill_(image[rows, None] == image, 1)
+    # An outlier's distance can reach n: the sum of exponentials is kept below e^0 by its largest exponent.
+    top = alpha * d.amax(dim=1, keepdim=True)
+    pull = (alpha * d).sub_(top).exp_().mul_(w)
+    pull[:, rows].diagonal().zero_()
+    pulled = pull.sum(dim=1, keepdim=True).add_((-top).exp())
+    push = (delta - d).mul_(beta).exp_().mul_(w.neg_().add_(1))
+    pushed = push.sum(dim=1, keepdim=True).add_(1)
+    value = ((pulled.log() + top) / alpha + pushed.log() / beta).sum()
+    return value, pull.div_(pulled).sub_(push.div_(pushed))

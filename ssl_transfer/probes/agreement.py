@@ -1,0 +1,118 @@
+"""How much of the teacher's geometry the student kept, told without labels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from ssl_transfer.probes.checks import check_features
+from ssl_transfer.probes.neighbors import Metric, nearest
+
+# 2,000 rows have two million pairs, enough for three digits of a rank correlation.
+SPEARMAN_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Three views of the same question, each 1 for a student that is a rotated and scaled copy of its teacher."""
+
+    neighbor_overlap: float
+    linear_cka: float
+    distance_spearman: float
+    k: int
+    n: int
+    seed: int
+
+
+def agreement(
+    student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n d_teacher"], *, k: int = 10, seed: int = 0
+) -> Agreement:
+    """Neighbour overlap, linear CKA and Spearman's correlation of distances, on the same images in the same order."""
+    return Agreement(
+        neighbor_overlap=neighbor_overlap(student, teacher, k=k),
+        linear_cka=linear_cka(student, teacher),
+        distance_spearman=distance_spearman(student, teacher, seed=seed),
+        k=k,
+        n=len(student),
+        seed=seed,
+    )
+
+
+def neighbor_overlap(
+    student: Float[Tensor, "n d_student"],
+    teacher: Float[Tensor, "n d_teacher"],
+    *,
+    k: int = 10,
+    metric: Metric = "cosine",
+) -> float:
+    """Mean share of an image's ``k`` nearest others that student and teacher have in common; chance is k / (n - 1)."""
+    _check(student, teacher)
+    shared = 0
+    searches = (nearest(x, x, k, metric=metric, exclude_self=True) for x in (student, teacher))
+    for by_student, by_teacher in zip(*searches, strict=True):
+        # Each index occurs once per search, so a shared one stands twice in a row after sorting.
+        both = torch.cat([by_student.index, by_teacher.index], dim=1).sort(dim=1).values
+        shared += int((both[:, 1:] == both[:, :-1]).sum())
+    return shared / (k * len(student))
+
+
+def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n d_teacher"]) -> float:
+    """Linear centred kernel alignment (Kornblith et al., "Similarity of neural network representations", ICML 2019).
+
+    |S^T T|^2 / (|S^T S| |T^T T|) in Frobenius norms, S and T with their column means taken off. It is biased upwards
+    where images are fewer than dimensions.
+    """
+    _check(student, teacher)
+    student, teacher = (x.double() - x.double().mean(dim=0) for x in (student, teacher))
+    own = (student.T @ student).norm() * (teacher.T @ teacher).norm()
+    if own == 0:
+        raise ValueError("linear CKA is undefined where all rows are equal; one of the two models has collapsed.")
+    return ((student.T @ teacher).square().sum() / own).item()
+
+
+def distance_spearman(
+    student: Float[Tensor, "n d_student"],
+    teacher: Float[Tensor, "n d_teacher"],
+    *,
+    metric: Metric = "cosine",
+    max_rows: int = SPEARMAN_ROWS,
+    seed: int = 0,
+) -> float:
+    """Spearman's rank correlation of the distances between all pairs of images, as student and teacher see them.
+
+    Of more than ``max_rows`` images, ``max_rows`` are drawn, a function of ``seed``.
+    """
+    _check(student, teacher)
+    if len(student) < 3:
+        raise ValueError(f"there are {len(student)} images but a rank correlation of distances needs 3 or more.")
+    lots = np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(student))
+    rows = torch.from_numpy(np.sort(np.argsort(lots)[:max_rows])).to(student.device)
+    distances = [_distances(x[rows].double(), metric).cpu().numpy() for x in (student, teacher)]
+    if any(np.ptp(d) == 0 for d in distances):
+        raise ValueError("all distances are equal, so they have no order; one of the two models has collapsed.")
+    return float(spearmanr(*distances).statistic)
+
+
+def retention(student_score: float, teacher_score: float) -> float:
+    """The share of the teacher's score that the student kept, 1 or more if it is as good."""
+    if teacher_score <= 0:
+        raise ValueError(f"the teacher's score is {teacher_score}; retention needs one above 0.")
+    return student_score / teacher_score
+
+
+def _distances(x: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, " pairs"]:
+    # Distances of rows of norm one rank pairs as their cosines do, from the largest to the smallest.
+    return F.pdist(F.normalize(x, dim=1) if metric == "cosine" else x)
+
+
+def _check(student: Tensor, teacher: Tensor) -> None:
+    check_features(student, "student")
+    check_features(teacher, "teacher")
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student has {len(student)} rows but teacher has {len(teacher)}; give features of the same images."
+        )

@@ -1,0 +1,40 @@
+"""Clustering: do groups found without labels agree with the classes?"""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
+from torch import Tensor
+
+from ssl_transfer.probes.checks import check_labelled
+
+
+@dataclass(frozen=True)
+class ClusteringScores:
+    """Mutual information of clusters and classes: normalised, and adjusted for what chance would give."""
+
+    nmi: float
+    ami: float
+    n_clusters: int
+
+
+def clustering(
+    x: Float[Tensor, "n d"], y: Int64[Tensor, " n"], *, seed: int = 0, restarts: int = 10
+) -> ClusteringScores:
+    """NMI and AMI of scikit-learn's k-means on rows of norm one, with as many clusters as there are classes.
+
+    The best of ``restarts`` runs by k-means' own objective, which sees no labels. NMI grows with the number of
+    clusters even by chance; AMI does not.
+    """
+    check_labelled(x, y, "clustering")
+    n_clusters = len(y.unique())
+    rows = F.normalize(x.float(), dim=1).cpu().numpy()
+    clusters = KMeans(n_clusters, n_init=restarts, random_state=seed).fit_predict(rows)
+    classes = y.cpu().numpy()
+    return ClusteringScores(
+        nmi=float(normalized_mutual_info_score(classes, clusters)),
+        ami=float(adjusted_mutual_info_score(classes, clusters)),
+        n_clusters=n_clusters,
+    )

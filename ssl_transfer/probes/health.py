@@ -1,0 +1,58 @@
+"""Figures that tell during training, without labels, whether an embedding collapses."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ssl_transfer.probes.checks import check_features
+
+TILE_ROWS = 1024
+
+
+def alignment(first: Float[Tensor, "n d"], second: Float[Tensor, "n d"]) -> float:
+    """Mean squared distance of two views of the same image on the unit sphere; 0 is best.
+
+    Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
+    hypersphere", ICML 2020, with alpha = 2.
+    """
+    check_features(first, "first")
+    check_features(second, "second")
+    difference = F.normalize(first.double(), dim=1) - F.normalize(second.double(), dim=1)
+    return difference.square().sum(dim=1).mean().item()
+
+
+def uniformity(x: Float[Tensor, "n d"], *, temperature: float = 2.0) -> float:
+    """Log of the mean of ``exp(-temperature |x_i - x_j|^2)`` over pairs on the unit sphere (Wang and Isola, 2020).
+
+    0 is complete collapse; about -4 + 8 / d, for the default temperature, is a uniform cloud in d dimensions.
+    """
+    check_features(x, "x")
+    if len(x) < 2:
+        raise ValueError("uniformity is a mean over pairs of images; give at least two.")
+    x = F.normalize(x.double(), dim=1)
+    total = 0.0
+    for start in range(0, len(x), TILE_ROWS):
+        rows = x[start : start + TILE_ROWS]
+        squared_distance = 2 - 2 * rows @ x.T
+        total += torch.exp(-temperature * squared_distance).sum().item()
+    # The pair of a row with itself counts exp(0) = 1.
+    return math.log((total - len(x)) / (len(x) * (len(x) - 1)))
+
+
+def effective_rank(x: Float[Tensor, "n d"]) -> float:
+    """exp(entropy) of the singular values as shares of their sum (Roy and Vetterli, EUSIPCO 2007).
+
+    As RankMe (Garrido et al., ICML 2023) uses it: no mean is taken off, so 1 is complete collapse, d the other end.
+    """
+    check_features(x, "x")
+    x = x.double()
+    # The smaller of the two Gram matrices has the same singular values.
+    gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    if singular.sum() == 0:
+        raise ValueError("x is zero everywhere, so it has no rank to speak of; the model has collapsed.")
+    share = singular / singular.sum()
+    return math.exp(torch.special.entr(share).sum().item())

@@ -1,0 +1,72 @@
+"""Retrieval within one split: does an image find the others of its class first?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ssl_transfer.probes.checks import check_labelled
+from ssl_transfer.probes.neighbors import Metric, nearest
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Means over the queries, which are all images but those that are alone in their class."""
+
+    recall: dict[int, float]
+    map_at_r: float
+    r_precision: float
+    n_queries: int
+
+
+def retrieval(
+    x: Float[Tensor, "n d"],
+    y: Int64[Tensor, " n"],
+    *,
+    k: Sequence[int] = (1, 2, 4, 8),
+    metric: Metric = "cosine",
+) -> RetrievalScores:
+    """Recall@K, MAP@R and R-precision of every image searched among all others.
+
+    Recall@K is the share of the queries with an image of their class among the K nearest. With R other images in
+    the query's class, R-precision is the share of them among the R nearest, and MAP@R the mean over the places
+    1 to R of the precision up to that place where the image there is of the class, zero elsewhere (Musgrave et al.,
+    "A metric learning reality check", ECCV 2020). A query is left out of its own search by index, so a copy of it
+    counts. Images alone in their class can find nothing and are no queries.
+    """
+    check_labelled(x, y, "retrieval")
+    if not k or min(k) < 1:
+        raise ValueError(f"k is {list(k)}; give one or more numbers of neighbours, each at least 1.")
+    _, code, sizes = y.unique(return_inverse=True, return_counts=True)
+    others = sizes[code] - 1
+    n_queries = int((others > 0).sum())
+    if n_queries == 0:
+        raise ValueError(
+            "every image is alone in its class, so there is nothing to retrieve; give two or more images of some class."
+        )
+    found = dict.fromkeys(k, 0)
+    map_at_r = r_precision = 0.0
+    for neighbors in nearest(x, x, max(*k, int(others.max())), metric=metric, exclude_self=True):
+        is_query = others[neighbors.rows] > 0
+        match = (code[neighbors.index] == code[neighbors.rows, None])[is_query]
+        for depth in k:
+            found[depth] += int(match[:, :depth].any(dim=1).sum())
+        precision, average = _at_r(match, others[neighbors.rows][is_query])
+        r_precision += precision.sum().item()
+        map_at_r += average.sum().item()
+    return RetrievalScores(
+        recall={depth: count / n_queries for depth, count in found.items()},
+        map_at_r=map_at_r / n_queries,
+        r_precision=r_precision / n_queries,
+        n_queries=n_queries,
+    )
+
+
+def _at_r(match: Bool[Tensor, "q k"], r: Int64[Tensor, " q"]) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:
+    """R-precision and MAP@R of each query."""
+    place = torch.arange(1, match.shape[1] + 1, device=match.device)
+    relevant = match & (place <= r[:, None])
+    precision = relevant.cumsum(dim=1, dtype=torch.float64) / place
+    return relevant.sum(dim=1) / r.double(), (precision * relevant).sum(dim=1) / r

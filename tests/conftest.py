@@ -1,0 +1,24 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+# One thread a test process: the networks here are tiny, and threads that wait for each other cost more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def recipes() -> Path:
+    return ROOT / "recipes"

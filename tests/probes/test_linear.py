@@ -1,0 +1,181 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from ssl_transfer.probes import linear_probe
+from ssl_transfer.probes.linear import standardization
+from ssl_transfer.probes.logistic import fit_each, fit_path
+from ssl_transfer.probes.splits import held_out_tenth
+from tests.probes.synthetic import clouds
+from tests.reference import probes as twin
+
+STRENGTHS = (1e-5, 1e-3, 1e-1)
+
+
+def digits(width: int = 64):
+    """scikit-learn's digits; above 64, random ReLU features of them, which are separable and badly conditioned."""
+    pixels, y = load_digits(return_X_y=True)
+    x = torch.from_numpy(pixels / 16)
+    if width > 64:
+        x = (x @ torch.randn(64, width, dtype=torch.float64, generator=torch.Generator().manual_seed(2))).relu()
+    return x, torch.from_numpy(y)
+
+
+def standardized(x):
+    mean, scale = standardization(x)
+    return (x - mean) / scale
+
+
+def objective_of(model: LogisticRegression, x, y, strength: float) -> float:
+    probability = model.predict_log_proba(x)[np.arange(len(y)), y]
+    return -probability.mean() + strength / 2 * (model.coef_**2).sum()
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_every_fit_of_the_path_equals_scikit_learn_at_the_same_c(width):
+    x, y = digits(width)
+    x = standardized(x)
+    fit = fit_path(x, y, torch.tensor(STRENGTHS), num_classes=10)
+    assert fit.converged.all()
+    for strength, reached, predicted in zip(STRENGTHS, fit.objective.tolist(), fit.predict(x), strict=True):
+        theirs = LogisticRegression(C=1 / (strength * len(x)), tol=1e-9, max_iter=20_000).fit(x.numpy(), y.numpy())
+        assert reached == pytest.approx(objective_of(theirs, x.numpy(), y.numpy(), strength), rel=1e-6)
+        assert (predicted.numpy() == theirs.predict(x.numpy())).mean() >= 0.9995
+
+
+def test_float32_fits_reach_the_float64_objective():
+    x, y = clouds(3000, 40, 7, spread=3.0)
+    strengths = torch.logspace(-5, 0, 6)
+    exact = fit_path(standardized(x.double()), y, strengths, num_classes=7)
+    single = fit_path(standardized(x.double()).float(), y, strengths, num_classes=7)
+    torch.testing.assert_close(single.objective, exact.objective, rtol=1e-6, atol=0)
+
+
+def test_the_objective_is_mean_cross_entropy_and_half_the_penalised_weights():
+    x, y = (part[:80] for part in digits())
+    fit = fit_path(x, y, torch.tensor([0.02]), num_classes=10)
+    weight, bias = fit.parameters[0, :, :-1], fit.parameters[0, :, -1]
+    assert fit.objective.item() == pytest.approx(twin.logistic_objective(weight, bias, x, y, 0.02), rel=1e-12)
+
+
+def test_the_gradient_vanishes_at_the_fit():
+    """By autograd on the formula, so independent of the gradient the fit was made with."""
+    x, y = (part[:200] for part in digits())
+    parameters = fit_path(x, y, torch.tensor([0.01]), num_classes=10).parameters[0].requires_grad_()
+    loss = torch.nn.functional.cross_entropy(x @ parameters[:, :-1].T + parameters[:, -1], y)
+    (loss + 0.005 * parameters[:, :-1].square().sum()).backward()
+    assert parameters.grad.abs().max() < 1e-4
+
+
+def test_many_small_problems_together_equal_each_alone():
+    x, y = digits()
+    rows = torch.stack([torch.arange(30), torch.arange(400, 430), torch.arange(900, 930)])
+    strengths = torch.tensor([0.1, 0.001, 0.01])
+    together = fit_each(x[rows], y[rows], strengths, num_classes=10)
+    assert together.converged.all()
+    for i in range(3):
+        alone = fit_path(x[rows[i]], y[rows[i]], strengths[i : i + 1], num_classes=10)
+        assert together.objective[i].item() == pytest.approx(alone.objective.item(), rel=1e-6)
+
+
+def test_a_fit_does_not_depend_on_the_tiles_it_is_computed_in(monkeypatch):
+    x, y = clouds(1500, 10, 4, spread=3.0)
+    whole = fit_path(x.double(), y, torch.tensor(STRENGTHS), num_classes=4)
+    monkeypatch.setitem(__import__("ssl_transfer.probes.logistic", fromlist=["_"]).TILE_NUMBERS, "cpu", 1)
+    tiled = fit_path(x.double(), y, torch.tensor(STRENGTHS), num_classes=4)
+    torch.testing.assert_close(tiled.parameters, whole.parameters, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(tiled.objective, whole.objective, rtol=1e-8, atol=0)
+
+
+def test_a_fit_that_runs_out_of_evaluations_says_so():
+    x, y = digits()
+    assert not fit_path(x, y, torch.tensor([1e-4]), num_classes=10, max_evaluations=3).converged.any()
+
+
+@pytest.fixture(scope="module")
+def split():
+    x, y = digits()
+    return x[:1300], y[:1300], x[1300:], y[1300:]
+
+
+def test_the_probe_is_scikit_learn_on_standardised_features_with_the_strength_chosen_on_the_held_out_tenth(split):
+    train_x, train_y, test_x, test_y = split
+    result = linear_probe(*split, strengths=STRENGTHS, seed=3)
+    held_out = held_out_tenth(train_y, seed=3)
+
+    def accuracy(strength, fit_x, fit_y, score_x, score_y):
+        scaler = StandardScaler().fit(fit_x)
+        model = LogisticRegression(C=1 / (strength * len(fit_x)), tol=1e-8, max_iter=5000)
+        return model.fit(scaler.transform(fit_x), fit_y).score(scaler.transform(score_x), score_y)
+
+    chosen_on = {
+        s: accuracy(s, train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]) for s in STRENGTHS
+    }
+    best = max(chosen_on, key=lambda s: (chosen_on[s], s))
+    assert result.held_out_accuracy == pytest.approx(chosen_on)
+    assert result.strength == best
+    assert result.accuracy == pytest.approx(accuracy(best, train_x, train_y, test_x, test_y), abs=5e-4)
+    assert (result.n_train, result.n_held_out, result.n_test) == (1300, int(held_out.sum()), 497)
+    assert result.converged
+
+
+def test_the_choice_does_not_look_at_the_test_split(split):
+    train_x, train_y, test_x, test_y = split
+    other = linear_probe(train_x, train_y, test_x.flip(0) * 100, test_y, strengths=STRENGTHS)
+    same = linear_probe(*split, strengths=STRENGTHS)
+    assert (other.strength, other.held_out_accuracy) == (same.strength, same.held_out_accuracy)
+    assert other.accuracy != same.accuracy
+
+
+def test_scale_shift_and_constant_features_change_nothing(split):
+    train_x, train_y, test_x, test_y = split
+    stretch = torch.logspace(-3, 3, 64, dtype=torch.float64)
+
+    def move(x):
+        return torch.cat([x * stretch + 5 * stretch, torch.full((len(x), 1), 0.1)], dim=1)
+
+    moved = linear_probe(move(train_x), train_y, move(test_x), test_y, strengths=STRENGTHS)
+    plain = linear_probe(*split, strengths=STRENGTHS)
+    assert moved.held_out_accuracy == pytest.approx(plain.held_out_accuracy, abs=1e-9)
+    assert moved.accuracy == pytest.approx(plain.accuracy, abs=1e-9)
+
+
+def test_labels_need_not_be_consecutive(split):
+    train_x, train_y, test_x, test_y = split
+    renamed = linear_probe(train_x, 7 * train_y + 3, test_x, 7 * test_y + 3, strengths=[1e-2])
+    assert renamed.accuracy == linear_probe(*split, strengths=[1e-2]).accuracy
+
+
+def test_a_choice_at_the_edge_of_the_grid_is_told(split):
+    assert linear_probe(*split, strengths=[1e-2]).at_grid_edge
+
+
+def test_held_out_rows_are_a_tenth_of_every_class_and_leave_some_of_each():
+    y = torch.tensor([0] * 100 + [1] * 25 + [2] * 2 + [3])
+    held_out = held_out_tenth(y, seed=0)
+    assert [int(held_out[y == c].sum()) for c in range(4)] == [10, 2, 1, 0]
+
+
+def test_held_out_rows_are_the_same_for_ever():
+    """Raw Philox numbers: these rows must never change, on any machine or version."""
+    y = torch.arange(60) % 3
+    assert held_out_tenth(y, seed=0).nonzero()[:, 0].tolist() == HELD_OUT_OF_SEED_0
+    assert held_out_tenth(y, seed=1).nonzero()[:, 0].tolist() != HELD_OUT_OF_SEED_0
+
+
+HELD_OUT_OF_SEED_0: list[int] = []
+
+
+@pytest.mark.parametrize(("strengths", "message"), [([], "one or more"), ([0.0, 1.0], "positive")])
+def test_impossible_strengths_are_refused(split, strengths, message):
+    with pytest.raises(ValueError, match=message):
+        linear_probe(*split, strengths=strengths)
+
+
+def test_a_single_image_per_class_is_refused_with_the_way_out():
+    x, y = torch.eye(4), torch.arange(4)
+    with pytest.raises(ValueError, match="use few_shot"):
+        linear_probe(x, y, x, y)

@@ -1,0 +1,187 @@
+"""Every way of transfer: it trains, several processes are one, and parts are the whole."""
+
+import socket
+import warnings
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.multiprocessing import spawn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssl_transfer import config
+from ssl_transfer.checkpoint import ModelSpec, build_model
+from ssl_transfer.data import Batch, load_images
+from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
+from ssl_transfer.losses.relational.rkd import rkd_distance
+from ssl_transfer.models import EmbeddingModel, Frozen
+from ssl_transfer.task_building import build_task
+from ssl_transfer.tasks.embed import embed
+
+KINDS = sorted(
+    get_args(kind.model_fields["kind"].annotation)[0]
+    for kind in get_args(get_args(config.Task)[0])
+    if issubclass(kind, config.Transfer)
+)
+SMALL = {"seed": {"queue_size": 24}, "crd": {"negatives": 16, "width": 8}}  # where the defaults are for large data sets
+RECIPE = Path(__file__).parent.parent.parent / "recipes" / "digits" / "transfer.yaml"
+IMAGES = 12
+
+
+def network(name: str, seed: int) -> EmbeddingModel:
+    torch.manual_seed(seed)
+    return build_model(ModelSpec(name, "default", in_chans=1, image_size=8, mean=(0.3,), std=(0.4,)))
+
+
+def task_of(kind: str, **train) -> nn.Module:
+    settings = [f"task.{key}={value}" for key, value in SMALL.get(kind, {}).items()]
+    train_settings = [f"train.{key}={value}" for key, value in train.items()]
+    recipe = config.load(RECIPE, [f"task.kind={kind}", *settings, *train_settings])
+    images = load_images("digits", Path(), split="train", download=False)
+    student, teacher = network("cifar_resnet8", 0), network("tiny_convnet", 1)
+    return build_task(recipe, student, teacher, images).double().train()
+
+
+def share_of_batch(step: int, rank: int = 0, world: int = 1) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    views = torch.rand(2, IMAGES, 1, 8, 8, generator=generator, dtype=torch.float64)
+    index = torch.randperm(1442, generator=generator)[:IMAGES]
+    own = slice(rank * IMAGES // world, (rank + 1) * IMAGES // world)
+    # Views are float32 in a run; float64 here tells a wrong gradient from rounding.
+    batch = object.__new__(Batch)
+    for name, value in {"views": tuple(views[:, own]), "index": index[own], "labels": None, "step": step}.items():
+        object.__setattr__(batch, name, value)
+    return batch
+
+
+def gradients_of_two_steps(kind: str, rank: int = 0, world: int = 1, **train) -> dict[str, torch.Tensor]:
+    """Losses, and the gradients of a second step that already sees what the first left in queues and memories."""
+    task = task_of(kind, **train)
+    found = {}
+    if world > 1:
+        synchronize_batch_norm(task.model)
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+    runner = DistributedDataParallel(task, broadcast_buffers=False) if world > 1 else task
+    for step in range(2):
+        task.zero_grad()
+        share = runner(share_of_batch(step, rank, world))["loss"]
+        (share * world).backward()
+        found[f"loss {step}"] = sum_over_processes(share.detach())
+    found |= {name: weight.grad for name, weight in task.named_parameters() if weight.requires_grad}
+    return found
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], kind: str) -> None:
+    assert found.keys() == expected.keys() and len(found) > 10
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-7, atol=1e-9, msg=lambda text, n=name: f"{kind} {n}: {text}"
+        )
+
+
+def compare_in_process(rank: int, world: int, port: int, expected: dict[str, dict[str, torch.Tensor]]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=world)
+    for kind, values in expected.items():
+        assert_same(gradients_of_two_steps(kind, rank, world), values, kind)
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_value_and_gradient_of_every_kind_do_not_depend_on_the_number_of_processes(world):
+    expected = {kind: gradients_of_two_steps(kind) for kind in KINDS}
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    spawn(compare_in_process, (world, port, expected), nprocs=world)
+
+
+def test_every_loss_of_the_library_is_a_kind_of_transfer():
+    from ssl_transfer.losses import WEIGHTS
+
+    names = {"rkd_distance": "rkd", "rkd_angle": "rkd", "contrastive_representation": "crd"}
+    assert {names.get(loss, loss) for loss in WEIGHTS} == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains_the_student_and_never_the_teacher(kind):
+    task = task_of(kind).float()
+    teacher = next(module for module in task.modules() if isinstance(module, Frozen))
+    before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
+    optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
+    batch = share_of_batch(0)
+    object.__setattr__(batch, "views", tuple(view.float() for view in batch.views))
+    losses = []
+    for _ in range(12):
+        loss = task(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    after = teacher.module.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not any("teacher.module" in name for name in task.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "seed", "crd", "soft_targets"])
+def test_parts_give_the_gradient_of_the_whole_batch(kind):
+    whole, parts = task_of(kind), task_of(kind, micro_batch_size=5)
+    for task in (whole, parts):
+        for module in task.modules():  # without batch statistics, that is: a network without batch norm
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        task(share_of_batch(0))["loss"].backward()
+    for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-6, atol=1e-12, msg=name)
+
+
+def test_parts_keep_only_one_part_of_the_activations():
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(20)))
+
+    def kept(micro_batch_size: int | None) -> int:
+        total = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += tensor.numel() if tensor.shape[0] != 64 else 0  # weights are kept anyway
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            embed(model, torch.randn(96, 64), micro_batch_size).sum()
+        return total
+
+    assert kept(8) < kept(None) / 10
+
+
+def test_running_statistics_see_each_part_once():
+    images = torch.randn(12, 3, 4, 4) + 2
+    model, expected = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    embed(model, images, 6).sum().backward()
+    for part in images.split(6):
+        expected(part)
+    for name, buffer in expected.named_buffers():
+        torch.testing.assert_close(model.get_buffer(name), buffer)
+    assert model.momentum == expected.momentum
+
+
+def test_dropout_masks_are_the_same_in_both_passes():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+    images = torch.randn(6, 4)
+    torch.manual_seed(4)
+    embeddings = embed(model, images, 2)
+    student = embeddings.detach().requires_grad_()
+    rkd_distance(student, images).backward()
+    embeddings.backward(student.grad)
+    torch.manual_seed(4)
+    expected = torch.cat([model(part) for part in images.split(2)])
+    torch.testing.assert_close(embeddings, expected)
+    grad, model[0].weight.grad = model[0].weight.grad, None
+    expected.backward(student.grad)
+    torch.testing.assert_close(grad, model[0].weight.grad)

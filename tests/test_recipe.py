@@ -1,0 +1,176 @@
+"""Whole runs on real digits: any number of processes, stopped and continued, taught and scored."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ssl_transfer import config, recipe, runs
+from ssl_transfer.engine import Interrupted
+from ssl_transfer.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+TRANSFER = ROOT / "recipes" / "digits" / "transfer.yaml"
+# Small enough for a test, and divisible by one, two and three processes.
+SMALL = [
+    "data.batch_size=96",
+    "train.steps=20",
+    "train.precision=full",
+    "train.cpu_threads=1",
+    "task.teacher.recipe.data.batch_size=96",
+    "task.teacher.recipe.train.steps=4",
+    "task.teacher.recipe.train.precision=full",
+    "score=[]",
+]
+
+
+def load(folder: Path, *overrides: str, base: Path = TRANSFER) -> config.Recipe:
+    return config.load(base, [*SMALL, f"train.runs={folder}", *overrides])
+
+
+def launch(world: int, port: int, folder: Path, *overrides: str) -> None:
+    """Run the recipe as a person does."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    several = ["--multi_gpu", "--num_processes", str(world), "--main_process_port", str(port)] if world > 1 else []
+    run = ["-m", "ssl_transfer", "run", str(TRANSFER), *SMALL, f"train.runs={folder}", *overrides]
+    done = subprocess.run([*launcher, *several, *run], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def losses(run: Path) -> torch.Tensor:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(len(lines)))
+    return torch.tensor([line["loss"] for line in lines], dtype=torch.float64)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+def assert_close(run: Path, expected: Path) -> None:
+    torch.testing.assert_close(losses(run), losses(expected), rtol=1e-5, atol=0)
+    found = weights(run)
+    for name, weight in weights(expected).items():
+        torch.testing.assert_close(
+            found[name], weight, rtol=1e-4, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("one")
+    recipe.run(load(folder))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+def test_a_run_does_not_depend_on_the_number_of_processes(one_process, tmp_path, free_port, world):
+    launch(world, free_port, tmp_path)
+    for name in ("digits-simclr", "digits-transfer"):
+        assert_close(tmp_path / name, one_process / name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [1, 7, 19])
+def test_a_stopped_run_ends_with_the_same_bits(one_process, tmp_path, stop_after):
+    given = load(tmp_path)
+
+    recipe.train(given.task.teacher.recipe, recipe.Context.start(given), lambda step: False)
+    with pytest.raises(Interrupted):
+        recipe.run(given, stop=lambda step: step == stop_after)
+    assert not (tmp_path / "digits-transfer" / "model.safetensors").exists()
+    recipe.run(given)
+    expected = weights(one_process / "digits-transfer")
+    found = weights(tmp_path / "digits-transfer")
+    assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+    assert torch.equal(losses(tmp_path / "digits-transfer"), losses(one_process / "digits-transfer"))
+
+
+@pytest.mark.slow
+def test_a_run_continues_on_another_number_of_processes(one_process, tmp_path, free_port):
+    with pytest.raises(Interrupted):
+        recipe.run(load(tmp_path), stop=lambda step: step == 11)  # the teacher is done after 4
+    launch(2, free_port, tmp_path)
+    assert_close(tmp_path / "digits-transfer", one_process / "digits-transfer")
+
+
+@pytest.mark.slow
+def test_a_teacher_is_reused_resumed_or_made_anew(tmp_path, capsys):
+    with pytest.raises(Interrupted, match="stopped after step 2 of 4"):
+        recipe.run(load(tmp_path, "train.steps=1"), stop=lambda step: step == 2)
+    recipe.run(load(tmp_path, "train.steps=1"))  # resumes the teacher
+    teacher = tmp_path / "digits-simclr" / "model.safetensors"
+    made = teacher.stat().st_mtime_ns
+    recipe.run(load(tmp_path, "train.steps=2", "name=second"))
+    assert "digits-simclr is trained (4 steps)" in capsys.readouterr().out
+    assert teacher.stat().st_mtime_ns == made
+
+    changed = load(tmp_path, "train.steps=1", "name=third", "task.teacher.recipe.optim.lr=1.0e-4")
+    recipe.run(changed)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "holds another recipe (optim.lr was 0.002, is 0.0001)" in said
+    assert runs.folder_of(changed.task.teacher.recipe)[0].name.startswith("digits-simclr-")
+    assert teacher.stat().st_mtime_ns == made
+
+
+@pytest.mark.slow
+def test_scores_compare_teacher_student_untrained_and_pixels(one_process, capsys):
+    score = "score=[{kind: knn, k: [5, 20]}, {kind: few_shot, labels_per_class: [1], draws: 3}]"
+    folder = recipe.run(load(one_process, score))
+    content = json.loads((folder / "scores.json").read_text())
+    table = {(score["model"], score["metric"]): score for score in content["scores"]}
+    models = ["teacher (tiny_convnet)", "student (cifar_resnet8)", "untrained (cifar_resnet8)", "raw pixels"]
+    assert list(table) == [(model, metric) for model in models for metric in ("kNN 5", "kNN 20", "1/class")]
+    assert all(0 < score["value"] <= 1 for score in table.values())
+    knn = table["raw pixels", "kNN 5"]
+    protocol = {"layer", "precision", "n_train", "n_test", "probe", "k", "temperature", "similarity"}
+    assert set(knn["protocol"]) == protocol and knn["protocol"]["k"] == 5
+    assert content["fingerprints"].keys() == {"train", "test"} and content["versions"]["torch"]
+    capsys.readouterr()
+
+    written = (folder / "scores.json").stat().st_mtime_ns
+    recipe.run(load(one_process, score))
+    assert (folder / "scores.json").stat().st_mtime_ns == written
+    assert "student (cifar_resnet8)" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_average_of_the_weights_is_what_is_exported(tmp_path):
+    plain = recipe.run(load(tmp_path, "train.steps=3", "name=plain"))
+    average = recipe.run(load(tmp_path, "train.steps=3", "name=average", "train.ema=0.5"))
+    assert torch.equal(losses(plain), losses(average))  # averaging watches and does not interfere
+    name = "backbone.network.stem.weight"
+    assert not torch.equal(weights(plain)[name], weights(average)[name])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.backbone=cifar_resnet9"], "no backbone named 'cifar_resnet9' in timm: did you mean cifar_resnet8"),
+        (["data.batch_size=2000"], "batch_size 2000 is more than the 1442 images"),
+        (["data.dataset=cifar10", "data.root={folder}/none", "data.download=false"], "{folder}/none"),
+        (["task.teacher={{checkpoint: {folder}/none}}"], "holds no trained model: config.json is missing"),
+        (["task.teacher.output=embedding"], "gives features and projection, not 'embedding'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_nothing_is_lost(tmp_path, overrides, words):
+    given = load(tmp_path, *(override.format(folder=tmp_path) for override in overrides))
+    with pytest.raises(UserError) as caught:
+        recipe.run(given)
+    assert words.format(folder=tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_batch_that_does_not_divide_names_both_numbers(tmp_path, free_port):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command = ["-m", "ssl_transfer", "run", str(TRANSFER), *SMALL, f"train.runs={tmp_path}", "data.batch_size=95"]
+    done = subprocess.run(
+        [*launcher, "--main_process_port", str(free_port), *command], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("ssl-transfer: batch_size 95 does not split over 2 processes") == 1
