@@ -111,7 +111,7 @@ def _subject(given: argparse.Namespace) -> Subject:
 
 
 def _pretrained(name: str, images: Images) -> EmbeddingModel:
-    known = get_pretrained_cfg(name, allow_unregistered=False)
+    known = get_pretrained_cfg(name)
     mean, std = (images.mean, images.std) if known is None else (known.mean, known.std)
     size = images.pixels.shape[-1]
     spec = ModelSpec(name, "default", in_chans=len(mean), image_size=size, mean=mean, std=std)

@@ -32,7 +32,7 @@ class ProgressReport:
             now = time.monotonic()
             if now - self._printed >= _SECONDS_BETWEEN_LINES or step == self.total_steps:
                 left = (now - self._started) / max(step - self._first_step, 1) * (self.total_steps - step)
-                self.console.print(f"{self.title}  {figures}  {_duration(left)} left", highlight=False)
+                self.console.print(f"{self.title}  {figures}  {_duration(left)} left", highlight=False, soft_wrap=True)
                 self._printed = now
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -67,9 +68,12 @@ class Context:
         """Set up processes, threads and arithmetic for ``recipe``."""
         # accelerate knows only the older name of this option, about which newer versions of torch warn.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+        tracker = recipe.train.tracker
+        if tracker is not None and find_spec(tracker) is None:
+            raise UserError(f"train.tracker is {tracker}, which is not installed: pip install {tracker}")
         accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
-            log_with=recipe.train.tracker,
+            log_with=tracker,
             project_dir=recipe.train.runs,
             # Batch-norm statistics are equal on all processes (SyncBatchNorm), so there is nothing to broadcast.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
