@@ -18,7 +18,8 @@ def probe(features: Features, given: argparse.Namespace) -> list[str]:
     return [
         f"linear probe  {100 * result.accuracy:.2f} %",
         f"L2 strength {result.strength:.2e} of {len(result.held_out_accuracy)}{edge}, chosen on {result.n_held_out:,} "
-        f"held-out training images (seed {result.seed}); fitted on {result.n_train:,}, scored once on {result.n_test:,}",
+        f"held-out training images (seed {result.seed})",
+        f"fitted on {result.n_train:,}, scored once on {result.n_test:,}",
     ]
 
 

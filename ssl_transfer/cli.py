@@ -58,6 +58,7 @@ def _run(given: argparse.Namespace) -> None:
     from ssl_transfer import recipe  # loads torch: only when the recipe is known to be good
 
     recipe.run(loaded)
+    recipe.leave()
 
 
 def _score(given: argparse.Namespace) -> None:
@@ -66,6 +67,7 @@ def _score(given: argparse.Namespace) -> None:
     from ssl_transfer import recipe
 
     recipe.rescore(loaded, given.run)
+    recipe.leave()
 
 
 def _validate(given: argparse.Namespace) -> None:

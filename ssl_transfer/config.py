@@ -472,7 +472,7 @@ def _complete(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         teacher["recipe"] = _complete(_read(path), path.parent)
     recipe = teacher.get("recipe")
     if isinstance(recipe, dict):
-        for section, keys in {"data": ("root", "download"), "train": ("runs", "cpu_threads")}.items():
+        for section, keys in {"data": ("root", "download"), "train": ("runs", "cpu_threads", "tracker")}.items():
             student, own = raw.get(section), recipe.get(section)
             if isinstance(student, dict) and isinstance(own, dict):
                 own.update({key: student[key] for key in keys if key in student})

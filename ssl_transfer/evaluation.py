@@ -61,6 +61,7 @@ def evaluate(
             if PartialState().is_main_process:
                 print(f"{subject.name}  ({', '.join(f'{key} {value}' for key, value in subject.protocol.items())})")
                 print("\n".join(probe(subject.features, given)))
+        PartialState().destroy_process_group()
     except UserError as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from timm.models import get_pretrained_cfg
@@ -84,8 +84,8 @@ class Context:
             torch.set_num_threads(recipe.train.cpu_threads or max(1, _cores() // processes_here))
             _keep_freed_memory()
         exact = recipe.train.precision == "full"
-        torch.set_float32_matmul_precision("highest" if exact else "high")
-        torch.backends.cudnn.allow_tf32 = not exact
+        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
+            backend.fp32_precision = "ieee" if exact else "tf32"
         torch.backends.cudnn.benchmark = True
         return cls(
             accelerator,
@@ -180,7 +180,7 @@ def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
         f"{recipe.data.batch_size} images on {info.processes} x {info.device} in {info.precision}; run folder {folder}"
     )
     if recipe.train.tracker is not None:
-        accelerator.init_trackers(recipe.name, config=config.identity(recipe))
+        accelerator.init_trackers(recipe.name, config={"recipe": config.dump(recipe)})
     with user_mistakes():
         outcome = fit(
             task,
@@ -214,6 +214,8 @@ def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
         save_model(folder, average.module if average else model, spec)
         runs.write_info(folder, replace(info, finished=True, **asdict(outcome)))
         (folder / "state" / "state.pt").unlink(missing_ok=True)  # the finished weights are model.safetensors
+    for tracker in accelerator.trackers:
+        tracker.finish()
     accelerator.wait_for_everyone()
     return folder
 
@@ -246,6 +248,11 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
         write_scores(folder / "scores.json", scores, about)
         print_scores(scores, _title(recipe), context.console)
     context.accelerator.wait_for_everyone()
+
+
+def leave() -> None:
+    """Leave the group of processes, if there is one, at the end of a program."""
+    PartialState().destroy_process_group()
 
 
 def model_spec(recipe: config.Recipe, images: Images) -> ModelSpec:

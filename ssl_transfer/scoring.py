@@ -88,8 +88,21 @@ def print_scores(scores: Sequence[Score], title: str, console: Console) -> None:
         table.add_column(metric, justify="right", no_wrap=True)
     for model in order[0]:
         table.add_row(model, *(str(cells.loc[model, metric]) for metric in order[1]))
+    kept = _kept(scores)
+    if kept:
+        table.add_section()
+        table.add_row("student / teacher", *(f"{100 * kept[metric]:.0f} %" for metric in order[1]))
     console.print(f"{title}: {_caption(scores)}", highlight=False, soft_wrap=True)
     console.print(table)
+
+
+def _kept(scores: Sequence[Score]) -> dict[str, float]:
+    """How much of its teacher's score the student has, by metric; empty where there is no teacher."""
+    student, teacher = (
+        {score.metric: score.value for score in scores if score.model.startswith(role)}
+        for role in ("student", "teacher")
+    )
+    return {metric: student[metric] / teacher[metric] for metric in teacher if teacher[metric] > 0}
 
 
 def _percent(score: Score) -> str:

@@ -17,7 +17,7 @@ from ssl_transfer.losses.precision import full_precision
 # be large enough to hide the cost of a launch, and a dozen of them far below a gigabyte.
 CPU_ENTRIES = 2**20
 GPU_ENTRIES = 2**23
-MINIMUM_ROWS = 32
+MINIMUM_ROWS = 64
 
 
 def anchor_range(anchors: slice | None, n: int) -> range:

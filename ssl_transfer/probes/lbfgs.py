@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-# Past steps that shape the next one. Many, as they cost little beside an evaluation and save some.
-HISTORY = 100
+# Past steps that shape the next one. Many, as they cost little beside an evaluation and save some; fewer where they
+# would take more than this many numbers.
+LONGEST_HISTORY = 100
+HISTORY_NUMBERS = 1 << 23
 # Armijo's constant, and the smallest share of a step that one backtrack leaves.
 SUFFICIENT_DECREASE = 1e-4
 SHORTEST_BACKTRACK = 0.1
@@ -17,10 +19,6 @@ SHORTEST_BACKTRACK = 0.1
 Evaluate = Callable[[Float[Tensor, "a p"], Int64[Tensor, " a"]], tuple[Float[Tensor, " a"], Float[Tensor, "a p"]]]
 # A rough inverse of the Hessians of some of the problems, applied to one vector of each.
 Precondition = Callable[[Float[Tensor, "a p"], Int64[Tensor, " a"]], Float[Tensor, "a p"]]
-
-# One evaluation in the past: the step, the change of the gradient along it, and 1 / their product (0: step
-# not taken).
-Pair = tuple[Float[Tensor, "a p"], Float[Tensor, "a p"], Float[Tensor, " a"]]
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,97 @@ class Minimum:
     evaluations: Int64[Tensor, " s"]
 
 
+class History:
+    """The last steps of each problem, oldest first, with the change of the gradient along each.
+
+    A problem that did not take a step has zeros there. ``products`` holds every step . change.
+    """
+
+    def __init__(self, problems: int, numbers: int, device: torch.device):
+        length = max(10, min(LONGEST_HISTORY, HISTORY_NUMBERS // (problems * numbers)))
+        self.length = length
+        self.count = 0
+        # Room for some more, so that the oldest are dropped many at a time.
+        room = length + length // 4
+        self._steps = torch.zeros(problems, room, numbers, dtype=torch.float64, device=device)
+        self._changes = torch.zeros_like(self._steps)
+        self._products = torch.zeros(problems, room, room, dtype=torch.float64, device=device)
+
+    @property
+    def steps(self) -> Float[Tensor, "a m p"]:
+        """Of every problem, the past steps."""
+        return self._steps[:, : self.count]
+
+    @property
+    def changes(self) -> Float[Tensor, "a m p"]:
+        """Of every problem, the changes of the gradient along its past steps."""
+        return self._changes[:, : self.count]
+
+    @property
+    def products(self) -> Float[Tensor, "a m m"]:
+        """Of every problem, each step . each change."""
+        return self._products[:, : self.count, : self.count]
+
+    def append(self, step: Float[Tensor, "a p"], change: Float[Tensor, "a p"], taken: Bool[Tensor, " a"]) -> None:
+        """Remember one more step of the problems that have ``taken`` it."""
+        if self.count == self._steps.shape[1]:
+            self._drop_oldest()
+        useful = (taken & ((step * change).sum(dim=1) > 0))[:, None]
+        new = self.count
+        self.count += 1
+        self._steps[:, new] = step.where(useful, 0.0)
+        self._changes[:, new] = change.where(useful, 0.0)
+        self.products[:, new, :] = (self.changes @ self._steps[:, new, :, None])[:, :, 0]
+        self.products[:, :, new] = (self.steps @ self._changes[:, new, :, None])[:, :, 0]
+
+    def bend(self, change_of_hessian: Callable[[Float[Tensor, "a m p"]], Float[Tensor, "a m p"]]) -> None:
+        """Turn the changes into those that the same steps have under a Hessian that differs in a known way."""
+        self._changes[:, : self.count] += change_of_hessian(self.steps)
+        self._products[:, : self.count, : self.count] = self.steps @ self.changes.mT
+
+    def keep(self, rows: Bool[Tensor, " a"]) -> None:
+        """Forget the problems that are solved."""
+        self._steps, self._changes, self._products = self._steps[rows], self._changes[rows], self._products[rows]
+
+    def inverse_hessian(
+        self, vector: Float[Tensor, "a p"], precondition: Callable[[Float[Tensor, "a p"]], Float[Tensor, "a p"]]
+    ) -> Float[Tensor, "a p"]:
+        """The inverse Hessian that the past steps tell of, applied to a vector of each problem.
+
+        The two loops of Nocedal (1980) around ``precondition``, each written as one triangular system, for a GPU
+        likes few large operations. ``precondition`` is scaled to the curvature along the last step.
+        """
+        if self.count == 0:
+            return precondition(vector)
+        own = self.products.diagonal(dim1=1, dim2=2)
+        later = self.products.triu() + torch.diag_embed((own == 0).double())
+        first = torch.linalg.solve_triangular(later, self.steps @ vector[:, :, None], upper=True)
+        vector = vector - (self.changes.mT @ first)[:, :, 0]
+        vector = self._scale(own, precondition) * precondition(vector)
+        rest = own[:, :, None] * first - self.changes @ vector[:, :, None]
+        second = torch.linalg.solve_triangular(later.mT, rest, upper=False)
+        return vector + (self.steps.mT @ second)[:, :, 0]
+
+    def _scale(self, own: Tensor, precondition: Callable[[Tensor], Tensor]) -> Float[Tensor, "a 1"]:
+        """How far ``precondition`` is off along the last step that each problem took."""
+        order = torch.arange(1, self.count + 1, device=own.device)
+        last = torch.where(own > 0, order, 0).argmax(dim=1)
+        problem = torch.arange(len(own), device=own.device)
+        change = self.changes[problem, last]
+        expected = (change * precondition(change)).sum(dim=1)
+        return torch.where(expected > 0, own[problem, last] / expected, 1.0)[:, None]
+
+    def _drop_oldest(self) -> None:
+        kept = slice(self.count - self.length + 1, self.count)
+        self.count = self.length - 1
+        self.steps.copy_(self._steps[:, kept].clone())
+        self.changes.copy_(self._changes[:, kept].clone())
+        self.products.copy_(self._products[:, kept, kept].clone())
+
+
 @dataclass
 class _Walk:
-    """The problems still being solved: which they are, where they stand, and the steps that led there."""
+    """The problems still being solved: which they are, where they stand and where they go next."""
 
     problem: Int64[Tensor, " a"]
     point: Float[Tensor, "a p"]
@@ -43,18 +129,10 @@ class _Walk:
     gradient: Float[Tensor, "a p"]
     direction: Float[Tensor, "a p"]
     length: Float[Tensor, " a"]
-    history: list[Pair]
 
-    def keep(self, rows: Bool[Tensor, " a"]) -> "_Walk":
-        return _Walk(
-            problem=self.problem[rows],
-            point=self.point[rows],
-            value=self.value[rows],
-            gradient=self.gradient[rows],
-            direction=self.direction[rows],
-            length=self.length[rows],
-            history=[(step[rows], change[rows], inverse[rows]) for step, change, inverse in self.history],
-        )
+    def keep(self, rows: Bool[Tensor, " a"]) -> None:
+        for name in ("problem", "point", "value", "gradient", "direction", "length"):
+            setattr(self, name, getattr(self, name)[rows])
 
 
 def minimize(
@@ -65,25 +143,23 @@ def minimize(
     tolerance: float,
     noise: float,
     max_evaluations: int,
-    history: list[Pair],
+    history: History,
 ) -> Minimum:
     """Minimise ``s`` independent convex functions of ``p`` numbers together (Liu and Nocedal, 1989).
 
     A problem ends, and is no longer evaluated, when the decrease that its next step promises, half of
-    -gradient . direction, falls below ``tolerance`` times its value, or drowns in the rounding error of a
-    value, ``noise`` times it. A step that does not decrease the value enough is shortened while the others
-    go on. ``history`` may hold the pairs of an earlier problem with nearly the same Hessian; new ones are
-    appended to it.
+    -gradient . direction, falls below ``tolerance`` times its value, or drowns in the rounding error of a value,
+    ``noise`` times it. A step that does not decrease the value enough is shortened while the others go on.
+    ``history`` is new, or holds steps of earlier problems with nearly the same Hessians; it is filled further.
     """
     problem = torch.arange(len(start), device=start.device)
     value, gradient = evaluate(start, problem)
-    walk = _Walk(problem, start, value, gradient, -precondition(gradient, problem), torch.ones_like(value), history)
-    end = Minimum(start.clone(), value.clone(), torch.zeros_like(problem, dtype=torch.bool), problem * 0)
+    direction = -history.inverse_hessian(gradient, lambda vector: precondition(vector, problem))
+    walk = _Walk(problem, start, value, gradient, direction, torch.ones_like(value))
+    end = Minimum(start.clone(), value.clone(), torch.zeros_like(problem, dtype=torch.bool), torch.zeros_like(problem))
     for evaluations in range(1, max_evaluations + 1):
         slope = (walk.gradient * walk.direction).sum(dim=1)
-        promise = -slope * walk.length
-        drowned = (walk.length < 1) & (promise <= noise * walk.value.abs())
-        converged = (promise / 2 <= tolerance * walk.value.abs()) & (walk.length == 1) | drowned
+        converged = _is_converged(walk, slope, tolerance, noise)
         done = converged if evaluations < max_evaluations else torch.ones_like(converged)
         if done.any():
             finished = walk.problem[done]
@@ -91,59 +167,35 @@ def minimize(
             end.converged[finished], end.evaluations[finished] = converged[done], evaluations
             if done.all():
                 break
-            walk, slope = walk.keep(~done), slope[~done]
-        _step(walk, slope, evaluate, precondition, noise)
+            walk.keep(~done)
+            history.keep(~done)
+            slope = slope[~done]
+        _step(walk, slope, evaluate, precondition, noise, history)
     return end
 
 
-def _step(walk: _Walk, slope: Tensor, evaluate: Evaluate, precondition: Precondition, noise: float) -> None:
+def _is_converged(walk: _Walk, slope: Tensor, tolerance: float, noise: float) -> Bool[Tensor, " a"]:
+    promise = -slope * walk.length / 2
+    value = walk.value.abs()
+    shortened = walk.length < 1
+    return torch.where(shortened, promise <= noise * value, promise <= tolerance * value)
+
+
+def _step(
+    walk: _Walk, slope: Tensor, evaluate: Evaluate, precondition: Precondition, noise: float, history: History
+) -> None:
     """Try a step in every problem: where it is good enough take it and turn, elsewhere shorten it."""
     trial = walk.point + walk.length[:, None] * walk.direction
     value, gradient = evaluate(trial, walk.problem)
     promised = -slope * walk.length
     decrease = walk.value - value
     taken = decrease >= SUFFICIENT_DECREASE * promised - noise * walk.value.abs()
+    history.append(trial - walk.point, gradient - walk.gradient, taken)
     # The minimum of the parabola through both values and the slope; a value of NaN or infinity shortens most.
     parabola = (promised / (2 * (promised - decrease))).nan_to_num(nan=0.0)
-    shorter = walk.length * parabola.clamp(SHORTEST_BACKTRACK, 0.5)
-
-    step, change = trial - walk.point, gradient - walk.gradient
-    curvature = (step * change).sum(dim=1)
-    inverse = torch.where(taken & (curvature > 0), 1 / curvature, 0.0)
-    useful = inverse[:, None] > 0
-    walk.history.append((step.where(useful, 0.0), change.where(useful, 0.0), inverse))
-    del walk.history[:-HISTORY]
-
-    walk.length = torch.where(taken, 1.0, shorter)
+    walk.length = torch.where(taken, 1.0, walk.length * parabola.clamp(SHORTEST_BACKTRACK, 0.5))
     walk.point = torch.where(taken[:, None], trial, walk.point)
     walk.value = torch.where(taken, value, walk.value)
     walk.gradient = torch.where(taken[:, None], gradient, walk.gradient)
-    walk.direction = torch.where(taken[:, None], -_inverse_hessian(walk, precondition), walk.direction)
-
-
-def _inverse_hessian(walk: _Walk, precondition: Precondition) -> Float[Tensor, "a p"]:
-    """The two-loop recursion around ``precondition``, applied to the gradient."""
-    vector = walk.gradient
-    weights = []
-    for step, change, inverse in reversed(walk.history):
-        weights.append(inverse * (step * vector).sum(dim=1))
-        vector = vector - weights[-1][:, None] * change
-    vector = _scale(walk, precondition)[:, None] * precondition(vector, walk.problem)
-    for (step, change, inverse), weight in zip(walk.history, reversed(weights), strict=True):
-        vector = vector + (weight - inverse * (change * vector).sum(dim=1))[:, None] * step
-    return vector
-
-
-def _scale(walk: _Walk, precondition: Precondition) -> Float[Tensor, " a"]:
-    """How far ``precondition`` is off along the last useful step of each problem."""
-    scale = torch.ones_like(walk.value)
-    undecided = torch.ones_like(walk.value, dtype=torch.bool)
-    for _, change, inverse in reversed(walk.history):
-        useful = undecided & (inverse > 0)
-        if useful.any():
-            expected = (change * precondition(change, walk.problem)).sum(dim=1)
-            scale = torch.where(useful, 1 / (inverse * expected), scale)
-            undecided = undecided & ~useful
-        if not undecided.any():
-            break
-    return scale
+    turned = -history.inverse_hessian(walk.gradient, lambda vector: precondition(vector, walk.problem))
+    walk.direction = torch.where(taken[:, None], turned, walk.direction)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssl_transfer.probes.lbfgs import Minimum, Pair, Precondition, minimize
+from ssl_transfer.probes.lbfgs import History, Minimum, Precondition, minimize
 
 # A fit ends when its next step promises less than this share of the objective. It is far below the 1e-6 we
 # want, since the promise is an estimate.
@@ -54,7 +54,7 @@ def fit_path(
     n, d = x.shape
     sample = x[:: max(1, n // CURVATURE_ROWS)]
     spectrum = torch.linalg.eigh(sample.T @ sample / len(sample))
-    history: list[Pair] = []
+    history = History(1, num_classes * (d + 1), x.device)
     if start is None:
         start = torch.zeros(num_classes, d + 1, dtype=torch.float64, device=x.device)
     solutions: list[Tensor] = []
@@ -62,7 +62,7 @@ def fit_path(
     last = None
     for strength in sorted(strengths.tolist(), reverse=True):
         if last is not None:
-            _add_penalty(history, strength - last, num_classes)
+            history.bend(partial(_penalty, strength - last, num_classes))
             start = 2 * solutions[-1] - solutions[-2] if len(solutions) > 1 else solutions[-1]
         ends[strength] = minimize(
             partial(_evaluate, x[None], labels[None], strengths.new_tensor([strength], dtype=torch.float64)),
@@ -95,7 +95,7 @@ def fit_each(
         tolerance=TOLERANCE,
         noise=torch.finfo(x.dtype).eps,
         max_evaluations=max_evaluations,
-        history=[],
+        history=History(s, num_classes * (d + 1), x.device),
     )
     return _collect([found], num_classes)
 
@@ -142,13 +142,11 @@ def _evaluate(
     return value, gradient.flatten(start_dim=1)
 
 
-def _add_penalty(history: list[Pair], extra: float, num_classes: int) -> None:
-    """Change the pairs into those that the same steps would have given with ``extra`` strength."""
-    for i, (step, change, inverse) in enumerate(history):
-        penalised = step.clone()
-        penalised.unflatten(1, (num_classes, -1))[:, :, -1] = 0
-        change = change + extra * penalised
-        history[i] = step, change, torch.where(inverse > 0, 1 / (step * change).sum(dim=1), 0.0)
+def _penalty(strength: float, num_classes: int, steps: Float[Tensor, "a m p"]) -> Float[Tensor, "a m p"]:
+    """The penalty's Hessian times some steps: ``strength`` on every weight and nothing on the biases."""
+    penalised = strength * steps
+    penalised.unflatten(2, (num_classes, -1))[..., -1] = 0
+    return penalised
 
 
 def _kronecker(
