@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_features
+from ssl_transfer.probes.checks import check_same_images
 from ssl_transfer.probes.neighbors import Metric, nearest
 
 # 2,000 rows have two million pairs, enough for three digits of a rank correlation.
@@ -50,7 +50,7 @@ def neighbor_overlap(
     metric: Metric = "cosine",
 ) -> float:
     """Mean share of an image's ``k`` nearest others that student and teacher have in common; chance is k / (n - 1)."""
-    _check(student, teacher)
+    check_same_images(student, teacher)
     shared = 0
     searches = (nearest(x, x, k, metric=metric, exclude_self=True) for x in (student, teacher))
     for by_student, by_teacher in zip(*searches, strict=True):
@@ -66,7 +66,7 @@ def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n 
     |S^T T|^2 / (|S^T S| |T^T T|) in Frobenius norms, S and T with their column means taken off. It is biased upwards
     where images are fewer than dimensions.
     """
-    _check(student, teacher)
+    check_same_images(student, teacher)
     student, teacher = (x.double() - x.double().mean(dim=0) for x in (student, teacher))
     own = (student.T @ student).norm() * (teacher.T @ teacher).norm()
     if own == 0:
@@ -86,7 +86,7 @@ def distance_spearman(
 
     Of more than ``max_rows`` images, ``max_rows`` are drawn, a function of ``seed``.
     """
-    _check(student, teacher)
+    check_same_images(student, teacher)
     if len(student) < 3:
         raise ValueError(f"there are {len(student)} images but a rank correlation of distances needs 3 or more.")
     lots = np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(student))
@@ -107,12 +107,3 @@ def retention(student_score: float, teacher_score: float) -> float:
 def _distances(x: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, " pairs"]:
     # Distances of rows of norm one rank pairs as their cosines do, from the largest to the smallest.
     return F.pdist(F.normalize(x, dim=1) if metric == "cosine" else x)
-
-
-def _check(student: Tensor, teacher: Tensor) -> None:
-    check_features(student, "student")
-    check_features(teacher, "teacher")
-    if len(student) != len(teacher):
-        raise ValueError(
-            f"student has {len(student)} rows but teacher has {len(teacher)}; give features of the same images."
-        )

@@ -61,3 +61,13 @@ def check_classes(train_y: Int64[Tensor, " n_train"], test_y: Int64[Tensor, " n_
             f"test_y has {len(absent)} classes that are absent from train_y ({shown}); "
             "train and test must come from the same classes."
         )
+
+
+def check_same_images(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"]) -> None:
+    """Refuse features of student and teacher that cannot be those of the same images."""
+    check_features(student, "student")
+    check_features(teacher, "teacher")
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student has {len(student)} rows but teacher has {len(teacher)}; give features of the same images."
+        )

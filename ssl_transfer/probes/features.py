@@ -61,35 +61,40 @@ def raw_pixels(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n d"]:
 
 def load_feature_file(path: str | PathLike[str]) -> Features:
     """Features that any tool saved with ``numpy.savez(path, train_x=, train_y=, test_x=, test_y=)``."""
-    wanted = ("train_x", "train_y", "test_x", "test_y")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in wanted if key not in file]
-            if missing:
-                raise ValueError(
-                    f"{path} lacks {', '.join(missing)} (it holds {', '.join(sorted(file)) or 'nothing'}); "
-                    "save it with numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...)."
-                )
-            arrays = {key: file[key] for key in wanted}
-    except (AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not an npz file of arrays; save it with numpy.savez.") from error
-    for key, array in arrays.items():
-        _check_array(path, key, array)
-    features = Features(
-        train_x=torch.from_numpy(arrays["train_x"].astype(np.float32)),
-        train_y=torch.from_numpy(arrays["train_y"].astype(np.int64)),
-        test_x=torch.from_numpy(arrays["test_x"].astype(np.float32)),
-        test_y=torch.from_numpy(arrays["test_y"].astype(np.int64)),
+    arrays = _read_arrays(path)
+    missing = [key for key in ("train_x", "train_y", "test_x", "test_y") if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)} (it holds {', '.join(sorted(arrays)) or 'nothing'}); "
+            "save it with numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...)."
+        )
+    train_x, train_y, test_x, test_y = (
+        _tensor(path, key, arrays[key]) for key in ("train_x", "train_y", "test_x", "test_y")
     )
-    check_splits(features.train_x, features.train_y, features.test_x, features.test_y)
-    return features
+    check_splits(train_x, train_y, test_x, test_y)
+    return Features(train_x, train_y, test_x, test_y)
 
 
-def _check_array(path: str | PathLike[str], key: str, array: np.ndarray) -> None:
-    if key.endswith("_x") and (array.ndim != 2 or array.dtype.kind != "f"):
-        raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; give floats of shape (rows, width).")
-    if key.endswith("_y") and (array.ndim != 1 or array.dtype.kind not in "iu"):
+def _read_arrays(path: str | PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        with loaded:
+            return {key: loaded[key] for key in loaded}
+    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not an npz file of arrays of numbers; save it with numpy.savez.") from error
+
+
+def _tensor(path: str | PathLike[str], key: str, array: np.ndarray) -> Tensor:
+    """Features as float32, labels as int64."""
+    if key.endswith("_x"):
+        if array.ndim != 2 or array.dtype.kind != "f":
+            raise ValueError(
+                f"{path}: {key} is {array.dtype} of shape {array.shape}; give floats of shape (rows, width)."
+            )
+        return torch.from_numpy(array.astype(np.float32))
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; give one integer label per row.")
+    return torch.from_numpy(array.astype(np.int64))
 
 
 def _refuse_training_mode(model: object) -> None:

@@ -46,7 +46,7 @@ def test_even_k_has_ties_of_votes_in_these_data(data):
 def test_weighted_vote_equals_the_published_formula(data, tiles, temperature):
     train_x, train_y, test_x, _ = data
     ours = knn_predict(train_x, train_y, test_x, k=30, temperature=temperature)
-    for i, query in enumerate(test_x):
+    for i, query in enumerate(test_x[:25]):
         votes = twin.knn_votes(train_x.double(), train_y, query.double(), 30, temperature, num_classes=5)
         assert votes[ours[i]] == pytest.approx(max(votes), rel=1e-6)
 
