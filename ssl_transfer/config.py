@@ -359,7 +359,8 @@ _NOT_IDENTITY = {
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """Everything of a recipe that decides the trained weights, its teacher's recipe included."""
-    content = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY)  # type: ignore[arg-type]
+    # Without nulls, so that an option added to the schema later, off by default, leaves earlier runs what they are.
+    content = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)  # type: ignore[arg-type]
     teacher = getattr(recipe.task, "teacher", None)
     if teacher is not None and teacher.recipe is not None:
         content["task"]["teacher"]["recipe"] = identity(teacher.recipe)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -82,7 +83,7 @@ def print_scores(scores: Sequence[Score], title: str, console: Console) -> None:
         list(dict.fromkeys(score.model for score in scores)),
         list(dict.fromkeys(score.metric for score in scores)),
     )
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)  # fits a terminal of 80 columns
     table.add_column("model", no_wrap=True)
     for metric in order[1]:
         table.add_column(metric, justify="right", no_wrap=True)

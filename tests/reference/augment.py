@@ -11,9 +11,7 @@ from ssl_transfer.data.color import JITTER_ORDERS
 
 def apply(augment: Augment, images: Tensor, parameters: Parameters) -> Tensor:
     """Every view of the batch, by torchvision on float images in [0, 1]."""
-    return torch.stack(
-        [view(augment, image / 255, parameters[row : row + 1]) for row, image in enumerate(images)]
-    )
+    return torch.stack([view(augment, image / 255, parameters[row : row + 1]) for row, image in enumerate(images)])
 
 
 def view(augment: Augment, image: Tensor, parameters: Parameters) -> Tensor:
@@ -36,9 +34,7 @@ def view(augment: Augment, image: Tensor, parameters: Parameters) -> Tensor:
     if parameters.solarize:
         image = F.solarize(image, augment.solarize_threshold * _white(image))
     if augment.cutout:
-        image = hide(
-            image, *(int(center) - augment.cutout // 2 for center in parameters.cutout[0]), augment.cutout
-        )
+        image = hide(image, *(int(center) - augment.cutout // 2 for center in parameters.cutout[0]), augment.cutout)
     return image
 
 

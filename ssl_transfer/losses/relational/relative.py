@@ -5,7 +5,6 @@ does not change when the student is translated, rotated or scaled.
 """
 
 from collections.abc import Callable
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,10 +17,6 @@ from ssl_transfer.losses.tiles import anchor_range, scaled_once, tile_rows, tile
 # terms(d, w, rows, *parameters) -> (sum of the anchors' terms, their derivative by d up to the factor ``slope``). The
 # tiles d and w are t x n, and w may be overwritten. Entry (i, rows.start + i) is the anchor itself: d = 0 and w = 1.
 AnchorTerms = Callable[..., tuple[Tensor, Tensor]]
-
-# The number of rows from which a GPU runs the elementwise work of a tile compiled: one pass over memory instead of one
-# for each operation, worth the seconds of compiling where the matmuls no longer hide it.
-FUSE_FROM = 4096
 
 
 def relative_loss(
@@ -38,11 +33,6 @@ def relative_loss(
     return _RelativeLoss.apply(widen(student), affinity, terms, parameters, rows, slope)
 
 
-@cache
-def _fused() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    return torch.compile(_relative_terms, dynamic=True)
-
-
 class _RelativeLoss(torch.autograd.Function):
     """Works out the gradient while it walks, since then nothing of a tile need be kept; backward scales it."""
 
@@ -54,12 +44,11 @@ class _RelativeLoss(torch.autograd.Function):
             points = points_of(student)
             gradient = PairGradient(points)
             size = tile_rows(n, student.device)
-            relative_terms = _fused() if student.is_cuda and n >= FUSE_FROM else _relative_terms
             buffers = [student.new_empty(min(size, len(anchors)), n) for _ in range(2)]
             for rows in tiles(anchors, size):
                 d, w = (buffer[: rows.stop - rows.start] for buffer in buffers)
                 _, close = distance_tile(rows, points, out=d)
-                value, g, inverse = relative_terms(d, affinity.tile(rows, out=w), rows, terms, parameters)
+                value, g, inverse = _relative_terms(d, affinity.tile(rows, out=w), rows, terms, parameters)
                 total += value
                 if ctx.needs_input_grad[0]:
                     gradient.add(rows, divide_by_distance(g, d, rows, close), close, slope * inverse.square())
