@@ -2,24 +2,26 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# A process a core, a file a process: what a file prepares once is prepared once.
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: quickstart test test-fast check format types
+.PHONY: quickstart test test-fast check format
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed
 	$(BIN)/accelerate launch --quiet -m ssl_transfer run recipes/digits/transfer.yaml
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
