@@ -83,7 +83,7 @@ def print_scores(scores: Sequence[Score], title: str, console: Console) -> None:
         list(dict.fromkeys(score.model for score in scores)),
         list(dict.fromkeys(score.metric for score in scores)),
     )
-    table = Table(box=SIMPLE_HEAD)  # fits a terminal of 80 columns
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)  # fits 80 columns
     table.add_column("model", no_wrap=True)
     for metric in order[1]:
         table.add_column(metric, justify="right", no_wrap=True)
