@@ -12,14 +12,17 @@ DISTANCES = {"cosine": CosineSimilarity(), "euclidean": LpDistance(normalize_emb
 
 
 def uneven_classes():
-    """Classes of very different size, two of them of a single image."""
-    x, _ = clouds(130, 9, 6, spread=1.5)
-    y = torch.tensor([0] * 60 + [1] * 40 + [2] * 20 + [3] * 8 + [4, 5])
+    """Classes of very different size, two of them of a single image.
+
+    Few enough that no two similarities are so near that float32, which the peer works in, could swap them.
+    """
+    x, _ = clouds(60, 9, 6, spread=1.5)
+    y = torch.tensor([0] * 25 + [1] * 15 + [2] * 10 + [3] * 8 + [4, 5])
     return x + 2 * clouds(6, 9, 6, spread=0)[0][y], y
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("tile", [1024, 50])
+@pytest.mark.parametrize("tile", [1024, 25])
 def test_scores_equal_pytorch_metric_learning(metric, tile, monkeypatch):
     monkeypatch.setattr(neighbors, "QUERY_ROWS", tile)
     x, y = uneven_classes()
@@ -43,7 +46,7 @@ def test_scores_equal_the_formula_row_by_row():
 
 
 def test_images_alone_in_their_class_are_no_queries():
-    assert retrieval(*uneven_classes()).n_queries == 128
+    assert retrieval(*uneven_classes()).n_queries == 58
 
 
 def test_a_copy_of_the_query_counts_as_found():
