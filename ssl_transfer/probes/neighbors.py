@@ -11,9 +11,10 @@ from torch import Tensor
 
 Metric = Literal["cosine", "euclidean"]
 
-QUERY_ROWS = 1024
-# Similarities held at once: 1,024 queries x 16,384 bank rows of float32 are 64 MiB.
-BANK_ROWS = 16_384
+# Similarities held at once, at most 64 MiB of float32. A tile is wide rather than high: its best have to be found
+# and merged once per tile and query.
+QUERY_ROWS = 256
+BANK_ROWS = 65_536
 # A row of similarities is cut into blocks of this many; only the blocks with the largest maxima are looked
 # into.
 BLOCK = 16
@@ -47,38 +48,57 @@ def nearest(
     if not 1 <= k <= available:
         raise ValueError(f"k is {k} but there are {available} images to search; choose k between 1 and {available}.")
     queries, bank = (x if x.dtype == torch.float64 else x.float() for x in (queries, bank))
-    # Distances do not change when everything moves, and float32 keeps more digits near the origin.
-    center = bank.mean(dim=0) if metric == "euclidean" else None
+    if metric == "cosine":
+        # The bank is not copied to be normalised: its lengths divide the products afterwards.
+        center, scale, offset = None, 1 / torch.linalg.vector_norm(bank, dim=1).clamp(min=1e-12), None
+    else:
+        # Distances do not change when everything moves, and float32 keeps more digits near the origin.
+        center = bank.mean(dim=0)
+        bank = bank - center
+        scale, offset = None, bank.square().sum(dim=1) / -2
+    buffer = bank.new_empty(min(QUERY_ROWS, len(queries)) * min(BANK_ROWS, len(bank)))
     for start in range(0, len(queries), QUERY_ROWS):
         rows = slice(start, min(start + QUERY_ROWS, len(queries)))
-        yield _search(queries[rows], bank, k, rows, center, exclude_self)
+        tile = queries[rows] - center if center is not None else F.normalize(queries[rows], dim=1)
+        score, index = _search(tile, bank, k, scale, offset, start if exclude_self else None, buffer)
+        similarity = 2 * score - tile.square().sum(dim=1, keepdim=True) if center is not None else score
+        yield Neighbors(rows, similarity, index)
 
 
-def _search(queries: Tensor, bank: Tensor, k: int, rows: slice, center: Tensor | None, exclude_self: bool) -> Neighbors:
-    """The neighbours of one tile of queries: the best of each tile of the bank, merged on the way."""
-    queries = _prepare(queries, center)
-    similarity = queries.new_empty(len(queries), 0)
+@torch.no_grad()
+def _search(
+    queries: Float[Tensor, "q d"],
+    bank: Float[Tensor, "n d"],
+    k: int,
+    scale: Float[Tensor, " n"] | None,
+    offset: Float[Tensor, " n"] | None,
+    first_row: int | None,
+    buffer: Float[Tensor, " size"],
+) -> tuple[Float[Tensor, "q k"], Int64[Tensor, "q k"]]:
+    """The k largest of ``queries @ bank.T * scale + offset``: the best of each tile of the bank, merged on the way.
+
+    Queries that are themselves rows of the bank begin at its row ``first_row`` and do not find themselves.
+    """
+    best = queries.new_empty(len(queries), 0)
     index = torch.empty(len(queries), 0, dtype=torch.int64, device=queries.device)
     for start in range(0, len(bank), BANK_ROWS):
-        tile = _prepare(bank[start : start + BANK_ROWS], center)
-        scores = queries @ tile.T
-        if center is not None:
-            scores.mul_(2).sub_(tile.square().sum(dim=1))
-        if exclude_self:
-            _exclude_diagonal(scores, rows.start - start)
-        best, position = top_k(scores, min(k, len(tile)))
-        similarity = torch.cat([similarity, best], dim=1)
+        columns = slice(start, min(start + BANK_ROWS, len(bank)))
+        size = columns.stop - columns.start
+        # Fresh memory for every tile would cost as much as a tenth of the product.
+        scores = torch.mm(queries, bank[columns].T, out=buffer[: len(queries) * size].view(len(queries), size))
+        if scale is not None:
+            scores *= scale[columns]
+        if offset is not None:
+            scores += offset[columns]
+        if first_row is not None:
+            _exclude_diagonal(scores, first_row - start)
+        values, position = top_k(scores, min(k, size))
+        best = torch.cat([best, values], dim=1)
         index = torch.cat([index, position + start], dim=1)
-        if similarity.shape[1] > k:
-            similarity, keep = similarity.topk(k, dim=1)
+        if start > 0:
+            best, keep = best.topk(min(k, best.shape[1]), dim=1)
             index = index.gather(1, keep)
-    if center is not None:
-        similarity = similarity - queries.square().sum(dim=1, keepdim=True)
-    return Neighbors(rows, similarity, index)
-
-
-def _prepare(x: Tensor, center: Tensor | None) -> Tensor:
-    return F.normalize(x, dim=1) if center is None else x - center
+    return best, index
 
 
 def _exclude_diagonal(scores: Tensor, offset: int) -> None:
