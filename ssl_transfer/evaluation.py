@@ -107,7 +107,14 @@ def _subject(given: argparse.Namespace) -> Subject:
     model = load_model(given.run)[0] if given.run is not None else _pretrained(given.timm, train)
     x = [compute_features(model, images, layer=given.layer) for images in (train, test)]
     assert train.labels is not None and test.labels is not None
-    protocol = {"layer": given.layer, "width": x[0].shape[1], "data": dataset, "train": len(train), "test": len(test)}
+    protocol = {
+        "layer": given.layer,
+        "width": x[0].shape[1],
+        "precision": "float32",  # whatever the run was scored in
+        "data": dataset,
+        "train": len(train),
+        "test": len(test),
+    }
     return Subject(str(given.run or given.timm), Features(x[0], train.labels, x[1], test.labels), protocol)
 
 
