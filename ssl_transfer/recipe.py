@@ -1,42 +1,34 @@
 """From a recipe to a scored student: the one place that sees both the settings and the tensors."""
 
-import ctypes
-import os
-import platform
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import broadcast_object_list
-from rich.console import Console
-from timm.models import get_pretrained_cfg
+from accelerate import PartialState
 from torch import Tensor, nn
 
-from ssl_transfer import __version__, config, runs
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
+from ssl_transfer import config, runs
+from ssl_transfer.checkpoint import load_model, save_model
+from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Augment, Batches, Images, load_images
 from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.engine import fit
-from ssl_transfer.errors import UserError, user_mistakes
+from ssl_transfer.errors import user_mistakes
 from ssl_transfer.evaluation import compute_features
+from ssl_transfer.model_building import model_spec, untrained
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.optim import create_optimizer
 from ssl_transfer.schedules import constant, warmup_cosine
 from ssl_transfer.scoring import Score, print_scores, read_scores, score_features, write_scores
 from ssl_transfer.task_building import build_task
+from ssl_transfer.teachers import load_teacher, teacher_name, teacher_of
 
 Stop = Callable[[int], bool]
-M = TypeVar("M", bound=nn.Module)
 
 
 def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
@@ -52,85 +44,6 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
         _score_once(recipe, folder, context)
     context.say(f"run folder: {folder}")
     return folder
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where a recipe runs: the processes, their device, their arithmetic, and the console of the main one."""
-
-    accelerator: Accelerator
-    precision: torch.dtype
-    layout: torch.memory_format
-    console: Console | None
-
-    @classmethod
-    def start(cls, recipe: config.Recipe) -> "Context":
-        """Set up processes, threads and arithmetic for ``recipe``."""
-        # accelerate knows only the older name of this option, about which newer versions of torch warn.
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
-        tracker = recipe.train.tracker
-        if tracker is not None and find_spec(tracker) is None:
-            raise UserError(f"train.tracker is {tracker}, which is not installed: pip install {tracker}")
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            log_with=tracker,
-            project_dir=recipe.train.runs,
-            # Batch-norm statistics are equal on all processes (SyncBatchNorm), so there is nothing to broadcast.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-        )
-        if accelerator.device.type == "cpu":
-            # `accelerate launch` without a configuration sets OMP_NUM_THREADS=1, a small part of the machine.
-            processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            torch.set_num_threads(recipe.train.cpu_threads or max(1, _cores() // processes_here))
-            _keep_freed_memory()
-        exact = recipe.train.precision == "full"
-        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-            backend.fp32_precision = "ieee" if exact else "tf32"
-        torch.backends.cudnn.benchmark = True
-        return cls(
-            accelerator,
-            _precision(recipe.train.precision, accelerator.device),
-            # Convolutions are fastest in channels_last. But there torch's batch norm on the CPU, float32, is wrong in
-            # the 6th digit and not in the 8th, which shows as a dependence on the number of processes.
-            torch.contiguous_format if exact else torch.channels_last,
-            Console() if accelerator.is_main_process else None,
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """The device of this process."""
-        return self.accelerator.device
-
-    @property
-    def precision_name(self) -> str:
-        """The type that matrices are multiplied in."""
-        return str(self.precision).removeprefix("torch.")
-
-    def autocast(self) -> torch.autocast:
-        """Multiply matrices in the precision of this run."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
-
-    def place(self, module: M) -> M:
-        """``module`` on the device, in the memory layout of this run."""
-        return module.to(self.device).to(memory_format=self.layout)
-
-    def say(self, text: str) -> None:
-        """One line from the main process."""
-        if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=True)
-
-    def on_main(self, do: Callable[[], Any]) -> Any:
-        """What ``do`` returns or refuses on the main process, on every process."""
-        outcome: list[Any] = [None, None]
-        if self.accelerator.is_main_process:
-            try:
-                outcome[0] = do()
-            except UserError as error:
-                outcome[1] = str(error)
-        broadcast_object_list(outcome)
-        if outcome[1] is not None:
-            raise UserError(outcome[1])
-        return outcome[0]
 
 
 def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
@@ -173,7 +86,7 @@ def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
         processes=accelerator.num_processes,
         device=device_name(device),
         precision=context.precision_name,
-        versions=_versions(),
+        versions=versions(),
     )
     context.say(
         f"{recipe.name}: {recipe.task.kind}, {recipe.model.backbone}, {total_steps:,} steps of "
@@ -242,7 +155,7 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
             "identity": config.identity_hash(recipe),
             "seed": recipe.seed,
             "device": device_name(context.device),
-            "versions": _versions(),
+            "versions": versions(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_scores(folder / "scores.json", scores, about)
@@ -253,35 +166,6 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
 def leave() -> None:
     """Leave the group of processes, if there is one, at the end of a program."""
     PartialState().destroy_process_group()
-
-
-def model_spec(recipe: config.Recipe, images: Images) -> ModelSpec:
-    """What the recipe's model is, for images like ``images``."""
-    mean, std = images.mean, images.std
-    pretrained = get_pretrained_cfg(recipe.model.backbone) if recipe.model.pretrained else None
-    if pretrained is not None and len(pretrained.mean) == len(mean):
-        mean, std = pretrained.mean, pretrained.std
-    head = None
-    if isinstance(recipe.task, config.SimCLR):
-        head = HeadSpec("projection", recipe.task.projection_dim, recipe.task.hidden_dim)
-    elif recipe.model.embedding_dim is not None:
-        head = HeadSpec("embedding", recipe.model.embedding_dim)
-    return ModelSpec(
-        backbone=recipe.model.backbone,
-        stem=recipe.model.stem,
-        in_chans=images.pixels.shape[1],
-        image_size=images.pixels.shape[-1],
-        mean=recipe.model.mean or mean,
-        std=recipe.model.std or std,
-        drop_path=recipe.model.drop_path,
-        head=head,
-    )
-
-
-def untrained(recipe: config.Recipe, spec: ModelSpec) -> EmbeddingModel:
-    """The recipe's model with the weights it starts from."""
-    torch.manual_seed(recipe.seed)
-    return build_model(spec, pretrained=recipe.model.pretrained)
 
 
 def learning_rate(recipe: config.Recipe, steps_per_epoch: int) -> Callable[[int], float]:
@@ -298,48 +182,15 @@ def learning_rate(recipe: config.Recipe, steps_per_epoch: int) -> Callable[[int]
     )
 
 
-def device_name(device: torch.device) -> str:
-    """What a person calls the device: the GPU's name, or the processor's kind and the threads in use."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
-def _teacher_of(recipe: config.Recipe) -> config.Teacher | None:
-    return getattr(recipe.task, "teacher", None)
-
-
 def _teacher(recipe: config.Recipe, images: Images, context: Context, stop: Stop) -> EmbeddingModel | None:
     """The task's teacher, trained first if it is a recipe that has not been run to its end."""
-    teacher = _teacher_of(recipe)
+    teacher = teacher_of(recipe)
     if teacher is None:
         return None
     if teacher.recipe is not None:
         train(teacher.recipe, context, stop)
     with user_mistakes():
-        return _load_teacher(recipe, images, context)
-
-
-def _load_teacher(recipe: config.Recipe, images: Images, context: Context) -> EmbeddingModel:
-    teacher = _teacher_of(recipe)
-    assert teacher is not None
-    if teacher.timm is not None:
-        named = recipe.model.model_copy(
-            update={"backbone": teacher.timm, "pretrained": True, "stem": "default", "embedding_dim": None}
-        )
-        spec = model_spec(recipe.model_copy(update={"model": named}), images)
-        return build_model(spec, pretrained=True).eval()
-    if teacher.checkpoint is not None:
-        return load_model(Path(teacher.checkpoint))[0]
-    made_by = teacher.recipe
-    assert made_by is not None
-    return load_model(context.on_main(lambda: runs.folder_of(made_by))[0])[0]
-
-
-def _teacher_name(teacher: config.Teacher) -> str:
-    if teacher.recipe is not None:
-        return teacher.recipe.model.backbone
-    return teacher.timm or Path(teacher.checkpoint or "").name
+        return load_teacher(recipe, images, context)
 
 
 def _images(recipe: config.Recipe, split: Literal["train", "test"], context: Context) -> Images:
@@ -382,44 +233,12 @@ def _scored_models(
     """Whose features are scored, by the name they have in the table; None stands for the pixels themselves."""
     student, spec = load_model(folder)
     models: dict[str, EmbeddingModel | None] = {}
-    teacher = _teacher_of(recipe)
+    teacher = teacher_of(recipe)
     if teacher is not None:
-        models[f"teacher ({_teacher_name(teacher)})"] = _load_teacher(recipe, images, context)
+        models[f"teacher ({teacher_name(teacher)})"] = load_teacher(recipe, images, context)
     models[f"{'trained' if teacher is None else 'student'} ({spec.backbone})"] = student
     models[f"untrained ({spec.backbone})"] = untrained(recipe, spec)
     return models | {"raw pixels": None}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep the activations that a step frees for the next one, where there is glibc.
-
-    By default it returns blocks of this size to the system, and each step pays for fresh, zeroed pages: a fifth of the
-    time of a training step of `tiny_convnet` at batch 1,024.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_threshold, 2**30)
-
-
-def _precision(asked: str, device: torch.device) -> torch.dtype:
-    """bf16 where it is asked for, or where the hardware multiplies matrices in it."""
-    if asked != "auto":
-        return torch.bfloat16 if asked == "bf16" else torch.float32
-    on_gpu = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    on_cpu = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if on_gpu or on_cpu else torch.float32
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "torchvision", "timm", "accelerate", "lightly", "scikit-learn")
-    own = {"ssl-transfer": __version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in packages}
 
 
 @contextmanager

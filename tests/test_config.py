@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ssl_transfer import config
+from ssl_transfer.config.loading import Loader
 from ssl_transfer.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +93,7 @@ def test_problems_of_the_teachers_recipe_are_told_with_its_place(small):
     ("given", "read"), [("3e-2", 0.03), ("-1E5", -1e5), ("1.5", 1.5), ("no", "no"), ("true", True), ("12", 12)]
 )
 def test_yaml_scalars_mean_what_they_look_like(given, read):
-    value = yaml.load(given, Loader=config._Loader)
+    value = yaml.load(given, Loader=Loader)
     assert value == read and type(value) is type(read)
 
 

@@ -1,0 +1,80 @@
+"""A whole recipe, and which part of it decides the result."""
+
+import hashlib
+import json
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from ssl_transfer.config.data import Data
+from ssl_transfer.config.fields import Section
+from ssl_transfer.config.messages import short
+from ssl_transfer.config.model import Model, Teacher
+from ssl_transfer.config.scores import Score
+from ssl_transfer.config.tasks import Task
+from ssl_transfer.config.training import Optim, Train
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: Data
+    model: Model
+    task: Task
+    optim: Optim
+    train: Train
+    score: list[Score]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.optim.warmup_epochs > self.train.epochs:
+            raise ValueError(
+                f"optim.warmup_epochs is {self.optim.warmup_epochs:g} but train.epochs only {self.train.epochs}"
+            )
+        if self.task.kind == "simclr" and self.data.views != 2:
+            raise ValueError(f"simclr contrasts exactly two views, data.views is {self.data.views}")
+        if self.task.kind == "simclr" and self.model.embedding_dim is not None:
+            raise ValueError("simclr ends in a projection: write task.projection_dim instead of model.embedding_dim")
+        if self.task.kind in ("fitnet", "attention_transfer", "vid") and self.train.micro_batch_size is not None:
+            raise ValueError(
+                f"{self.task.kind} is a mean over images: lower data.batch_size instead of micro_batch_size"
+            )
+        return self
+
+
+# A teacher may be a recipe of its own: known only now that Recipe is.
+Teacher.model_rebuild(_types_namespace={"Recipe": Recipe})
+Recipe.model_rebuild()
+
+# Where things lie and how they are shown decides nothing about the result, so it is no part of a run's identity.
+_NOT_IDENTITY = {
+    "name": True,
+    "score": True,
+    "data": {"root", "download"},
+    "train": {"runs", "log_every", "checkpoint_every", "tracker", "cpu_threads"},
+}
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """Everything of a recipe that decides the trained weights, its teacher's recipe included."""
+    # Without nulls, so that an option added to the schema later, off by default, leaves earlier runs what they are.
+    content = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)  # type: ignore[arg-type]
+    teacher = getattr(recipe.task, "teacher", None)
+    if teacher is not None and teacher.recipe is not None:
+        content["task"]["teacher"]["recipe"] = identity(teacher.recipe)
+    return content
+
+
+def identity_hash(recipe: Recipe) -> str:
+    """A short name of :func:`identity`, the same on every machine."""
+    return hashlib.sha256(json.dumps(identity(recipe), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """The dotted keys at which two dumped recipes differ, each with both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [line for key in keys for line in differences(old.get(key), new.get(key), f"{path}.{key}".strip("."))]
+    return [] if old == new else [f"{path} was {short(old)}, is {short(new)}"]
