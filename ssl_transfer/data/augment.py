@@ -152,7 +152,8 @@ class Augment:
     def _chunk(self, images: UInt8[Tensor, "n c h w"], parameters: Parameters) -> Float32[Tensor, "c n size size"]:
         """Channel planes of the views."""
         device = images.device
-        planes = resample(images, to_device(parameters.box, device), to_device(parameters.flip, device), self.size)
+        box, flip = to_device(parameters.box, device), to_device(parameters.flip, device)
+        planes = resample(images, box, flip, self.size, reflect=self.crop_padding > 0)
         flat = planes.flatten(2)
         jitter_(
             flat,

@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
@@ -48,14 +49,50 @@ def padded_crop_box(
 
 
 def resample(
-    images: UInt8[Tensor, "n c h w"], box: Int[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int
+    images: UInt8[Tensor, "n c h w"],
+    box: Int64[Tensor, "n 4"],
+    flip: Bool[Tensor, " n"],
+    size: int,
+    *,
+    reflect: bool = False,
 ) -> Float[Tensor, "c n size size"]:
     """Resize each image's box to ``size``, mirrored where ``flip`` is set, as channel planes in [0, 1].
 
     Bilinear with antialiasing where a box shrinks: a triangle as wide as the larger of the two pixel grids' steps,
-    one axis after the other, as Pillow and torchvision do. A box that sticks out sees the image reflected.
-    Each axis is a sum over a few taps, each a selection of whole pixel rows times a weight: no matrix product, whose
-    order of summation could change with the batch.
+    one axis after the other, as Pillow and torchvision do. With ``reflect`` a box may stick out of its image, which is
+    reflected there.
+    """
+    if max(images.shape[2:]) <= size and not reflect:  # no box shrinks, so every output pixel has two taps an axis
+        return _enlarge(images, box, flip, size)
+    return _resize(images, box, flip, size)
+
+
+def _enlarge(
+    images: UInt8[Tensor, "n c h w"], box: Int64[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int
+) -> Float[Tensor, "c n size size"]:
+    """By torch's fused bilinear sampling, two to three times as fast as :func:`_resize`."""
+
+    def places(start: Tensor, length: Tensor, out: Tensor, side: int) -> Float[Tensor, "n size"]:
+        """Where on an axis the output's pixels lie, -1 to 1 over the image; beyond the box its border repeats."""
+        place = (out + 0.5) * (length.float() / size)[:, None]
+        inside = torch.minimum(place.clamp_(min=0.5), length[:, None] - 0.5)
+        return (start[:, None] + inside) * (2 / side) - 1
+
+    height, width = images.shape[2:]
+    down = torch.arange(size, device=box.device)
+    along = torch.where(flip[:, None], size - 1 - down, down)
+    x, y = places(box[:, 1], box[:, 3], along, width), places(box[:, 0], box[:, 2], down, height)
+    grid = torch.stack((x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)), dim=3)
+    views = F.grid_sample(images.float().div_(255), grid, padding_mode="border", align_corners=False)
+    return views.transpose(0, 1).contiguous().clamp_(max=1)
+
+
+def _resize(
+    images: UInt8[Tensor, "n c h w"], box: Int64[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int
+) -> Float[Tensor, "c n size size"]:
+    """Each axis as a sum over a few taps, each a selection of whole pixel rows times a weight.
+
+    No matrix product, whose order of summation could change with the batch.
     """
     n, channels, height, width = images.shape
     (columns, rows), (column_weights, row_weights) = _taps(box, flip, size, height, width)
