@@ -80,11 +80,10 @@ def _blend_(planes: Float[Tensor, "c n p"], operation: Int64[Tensor, " n"], fact
     base = gray(planes)
     rows = to_device((operation == CONTRAST).nonzero()[:, 0], device)
     means = _mean(base.index_select(0, rows)) if len(rows) else None
-    base.mul_(to_device((1 - factor) * (operation == SATURATION), device)[:, None])
-    factor = to_device(factor, device)
+    base.mul_(to_device((operation == SATURATION).float(), device)[:, None])
     if means is not None:
-        base.index_copy_(0, rows, (means * (1 - factor[rows]))[:, None].expand(-1, base.shape[1]))
-    planes.mul_(factor[:, None]).add_(base).clamp_(0, 1)
+        base.index_copy_(0, rows, means[:, None].expand(-1, base.shape[1]))
+    torch.lerp(base, planes, to_device(factor, device)[:, None], out=planes).clamp_(0, 1)
 
 
 def _turn_hue_(planes: Float[Tensor, "3 n p"], turns: Float32[Tensor, " n"]) -> None:
