@@ -84,14 +84,19 @@ def seconds(work: Callable[[], object], device: str) -> float:
 
 
 def interleaved(works: dict[str, Callable[[], object]], device: str, budget: float) -> dict[str, list[float]]:
-    """Times of every work, turn about, for ``budget`` seconds but at least three and at most fifty rounds."""
+    """Times of every work, turn about, for ``budget`` seconds but at least three and at most 200 rounds.
+
+    Each round begins with another of them: whoever runs after the large matmul finds the caches cold.
+    """
     for work in works.values():
         work()
     times: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
     start = time.perf_counter()
-    while len(times["ideal"]) < 3 or (time.perf_counter() - start < budget and len(times["ideal"]) < 50):
-        for name, work in works.items():
-            times[name].append(seconds(work, device))
+    while len(times["ideal"]) < 3 or (time.perf_counter() - start < budget and len(times["ideal"]) < 200):
+        for name in names:
+            times[name].append(seconds(works[name], device))
+        names.append(names.pop(0))
     return times
 
 
