@@ -1,9 +1,12 @@
-"""Small networks for small images, registered in timm: CIFAR ResNets, Wide ResNets, a tiny one for digits.
+"""Small networks for small images, registered in timm: the CIFAR networks of the distillation literature.
 
-All see the image at full resolution first (3x3 convolution, stride 1) and halve it twice.
+Names, widths and layers are those of RepDistiller (Tian et al., "Contrastive representation distillation", ICLR 2020),
+whose checkpoints :mod:`ssl_transfer.models.repdistiller` reads; and a tiny one for digits.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from timm.layers import SelectAdaptivePool2d
@@ -11,43 +14,63 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices  # what timm's own networks use
 from torch import Tensor, nn
 
-BlockMaker = Callable[[int, int, int], nn.Module]
+from ssl_transfer.models.blocks import BasicBlock, Bottleneck, PlainBlock, VGGBlock, WideBlock, norm_relu
+from ssl_transfer.models.mobile_blocks import InvertedResidual, ShuffleV1Block, ShuffleV2Block, ShuffleV2Down
+
+Step = tuple[Callable[[int, int, int], nn.Module], int, int]  # a block, the channels it gives, its stride
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A network: the width of its stem and the blocks of each stage.
+
+    ``pre_activation`` blocks begin with a norm and leave the last stage's output to be normalized. ``last_width`` is
+    that of a 1x1 convolution after the last stage. ``he_weights`` draws the convolutions' first weights as He et al.
+    do; without it they are torch's.
+    """
+
+    stem: int
+    stages: tuple[tuple[Step, ...], ...]
+    stem_kernel: int = 3
+    stem_stride: int = 1
+    stem_bias: bool = False
+    pre_activation: bool = False
+    last_width: int | None = None
+    he_weights: bool = True
 
 
 class SmallNet(nn.Module):
-    """A stem, three stages, a last norm and a linear classifier, with the interface of timm's networks.
-
-    ``block(in_channels, out_channels, stride)`` makes the blocks; stages after the first begin with stride 2.
-    """
+    """A stem, stages of blocks, a last norm and a linear classifier, with the interface of timm's networks."""
 
     def __init__(
         self,
         *,
-        block: BlockMaker,
-        depth: int,
-        widths: tuple[int, int, int, int],
+        layout: Layout,
         num_classes: int = 10,
         in_chans: int = 3,
         global_pool: str = "avg",
     ):
         super().__init__()
-        stem_width, *stage_widths = widths
-        pre_activation = block is WideBlock
-        self.stem = nn.Conv2d(in_chans, stem_width, 3, padding=1, bias=False)
-        # Pre-activation blocks begin with a norm and leave the last stage's output to be normalized.
-        self.stem_norm = nn.Identity() if pre_activation else norm_relu(stem_width)
+        kernel, channels, reduction = layout.stem_kernel, layout.stem, layout.stem_stride
+        self.stem = nn.Conv2d(in_chans, channels, kernel, reduction, kernel // 2, bias=layout.stem_bias)
+        self.stem_norm = nn.Identity() if layout.pre_activation else norm_relu(channels)
         self.stages = nn.Sequential()
         self.feature_info = []
-        in_channels = stem_width
-        for index, width in enumerate(stage_widths):
-            first = block(in_channels, width, 2 if index else 1)
-            self.stages.append(nn.Sequential(first, *(block(width, width, 1) for _ in range(depth - 1))))
-            self.feature_info.append({"num_chs": width, "reduction": 2**index, "module": f"stages.{index}"})
-            in_channels = width
-        self.norm = norm_relu(in_channels) if pre_activation else nn.Identity()
-        self.num_features = self.head_hidden_size = in_channels
+        for index, steps in enumerate(layout.stages):
+            blocks = []
+            for block, width, stride in steps:
+                blocks.append(block(channels, width, stride))
+                channels, reduction = width, reduction * stride
+            self.stages.append(nn.Sequential(*blocks))
+            self.feature_info.append({"num_chs": channels, "reduction": reduction, "module": f"stages.{index}"})
+        self.norm: nn.Module = norm_relu(channels) if layout.pre_activation else nn.Identity()
+        if layout.last_width is not None:
+            last = nn.Conv2d(channels, layout.last_width, 1, bias=False)
+            self.norm, channels = nn.Sequential(last, norm_relu(layout.last_width)), layout.last_width
+        self.num_features = self.head_hidden_size = channels
         self.reset_classifier(num_classes, global_pool)
-        self.apply(_initialize)
+        if layout.he_weights:
+            self.apply(_initialize)
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
@@ -97,84 +120,79 @@ class SmallNet(nn.Module):
         return maps if intermediates_only else (self.norm(x), maps)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016).
-
-    The shortcut is option B, a 1x1 convolution where the shape changes, as in the distillation literature;
-    He et al. pad with zeros on CIFAR (option A).
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != out_channels:
-            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize after each convolution and rectify the sum."""
-        residual = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return self.relu(residual + self.shortcut(x))
-
-
-class WideBlock(nn.Module):
-    """Pre-activation block of Wide ResNets (Zagoruyko and Komodakis, BMVC 2016), without dropout."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
-        super().__init__()
-        self.norm1 = norm_relu(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.norm2 = norm_relu(out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        changes_shape = stride != 1 or in_channels != out_channels
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False) if changes_shape else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize and rectify before each convolution; a convolved shortcut starts after the first norm."""
-        activated = self.norm1(x)
-        shortcut = x if self.shortcut is None else self.shortcut(activated)
-        return shortcut + self.conv2(self.norm2(self.conv1(activated)))
-
-
-class PlainBlock(nn.Sequential):
-    """A 3x3 convolution, batch norm and ReLU."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
-        super().__init__(nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False), norm_relu(out_channels))
-
-
-def norm_relu(channels: int) -> nn.Sequential:
-    """Batch norm, then ReLU."""
-    return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-
-
 def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
-# name -> block, blocks per stage, width of the stem and of each stage. n blocks per stage make depth 6n + 2,
-# for a Wide ResNet 6n + 4. "8x4" is four times as wide after the stem, as in the distillation literature.
-ARCHITECTURES: dict[str, tuple[BlockMaker, int, tuple[int, int, int, int]]] = {
-    "cifar_resnet8": (BasicBlock, 1, (16, 16, 32, 64)),
-    "cifar_resnet14": (BasicBlock, 2, (16, 16, 32, 64)),
-    "cifar_resnet20": (BasicBlock, 3, (16, 16, 32, 64)),
-    "cifar_resnet32": (BasicBlock, 5, (16, 16, 32, 64)),
-    "cifar_resnet44": (BasicBlock, 7, (16, 16, 32, 64)),
-    "cifar_resnet56": (BasicBlock, 9, (16, 16, 32, 64)),
-    "cifar_resnet110": (BasicBlock, 18, (16, 16, 32, 64)),
-    "cifar_resnet8x4": (BasicBlock, 1, (32, 64, 128, 256)),
-    "cifar_resnet32x4": (BasicBlock, 5, (32, 64, 128, 256)),
-    "cifar_wrn16_1": (WideBlock, 2, (16, 16, 32, 64)),
-    "cifar_wrn16_2": (WideBlock, 2, (16, 32, 64, 128)),
-    "cifar_wrn40_1": (WideBlock, 6, (16, 16, 32, 64)),
-    "cifar_wrn40_2": (WideBlock, 6, (16, 32, 64, 128)),
-    "tiny_convnet": (PlainBlock, 2, (32, 32, 64, 128)),  # 0.3 million weights; sees something in 8x8 digits
+def stage(block: Callable[[int, int, int], nn.Module], width: int, depth: int, stride: int = 1) -> tuple[Step, ...]:
+    """``depth`` equal blocks, of which the first has the stride."""
+    return ((block, width, stride), *((block, width, 1),) * (depth - 1))
+
+
+def _residual(depth: int, *widths: int, block: Any = BasicBlock, pre_activation: bool = False) -> Layout:
+    """``depth`` blocks in each of three stages: 6 depth + 2 layers, 6 depth + 4 for a Wide ResNet."""
+    stem, *others = widths
+    stages = tuple(stage(block, width, depth, 2 if index else 1) for index, width in enumerate(others))
+    return Layout(stem, stages, pre_activation=pre_activation)
+
+
+_wide = partial(_residual, block=WideBlock, pre_activation=True)
+
+
+def _vgg(depth: int, first_depth: int) -> Layout:
+    """Five groups of ``depth`` convolutions, ``first_depth`` in the first two; pooled before groups two to four.
+
+    RepDistiller pools images of 64 px once more; this network does not.
+    """
+    first = stage(VGGBlock, 64, first_depth - 1) if first_depth > 1 else ()
+    second = first + stage(VGGBlock, 128, first_depth, 2)
+    rest = (stage(VGGBlock, 256, depth, 2), stage(VGGBlock, 512, depth, 2), stage(VGGBlock, 512, depth))
+    return Layout(64, (second, *rest), stem_bias=True)
+
+
+_MOBILE_STAGES = (  # at half width; cut where the map's size changes, as its feature maps are compared
+    stage(partial(InvertedResidual, expansion=1), 8, 1) + stage(InvertedResidual, 12, 2),
+    stage(InvertedResidual, 16, 3, 2),
+    stage(InvertedResidual, 32, 4, 2) + stage(InvertedResidual, 48, 3),
+    stage(InvertedResidual, 80, 3, 2) + stage(InvertedResidual, 160, 1),
+)
+_SHUFFLE_V1_STAGES = tuple(stage(ShuffleV1Block, width, depth, 2) for width, depth in ((240, 4), (480, 8), (960, 4)))
+_SHUFFLE_V2_STAGES = tuple(
+    ((ShuffleV2Down, width, 2), *stage(ShuffleV2Block, width, depth)) for width, depth in ((116, 3), (232, 7), (464, 3))
+)
+_RESNET50_STAGES = tuple(
+    stage(Bottleneck, width, depth, 2 if index else 1)
+    for index, (width, depth) in enumerate(((256, 3), (512, 4), (1024, 6), (2048, 3)))
+)
+
+# "8x4" is four times as wide after the stem, as in the distillation literature.
+ARCHITECTURES: dict[str, Layout] = {
+    "cifar_resnet8": _residual(1, 16, 16, 32, 64),
+    "cifar_resnet14": _residual(2, 16, 16, 32, 64),
+    "cifar_resnet20": _residual(3, 16, 16, 32, 64),
+    "cifar_resnet32": _residual(5, 16, 16, 32, 64),
+    "cifar_resnet44": _residual(7, 16, 16, 32, 64),
+    "cifar_resnet56": _residual(9, 16, 16, 32, 64),
+    "cifar_resnet110": _residual(18, 16, 16, 32, 64),
+    "cifar_resnet8x4": _residual(1, 32, 64, 128, 256),
+    "cifar_resnet32x4": _residual(5, 32, 64, 128, 256),
+    "cifar_resnet50": Layout(64, _RESNET50_STAGES),
+    "cifar_wrn16_1": _wide(2, 16, 16, 32, 64),
+    "cifar_wrn16_2": _wide(2, 16, 32, 64, 128),
+    "cifar_wrn40_1": _wide(6, 16, 16, 32, 64),
+    "cifar_wrn40_2": _wide(6, 16, 32, 64, 128),
+    "cifar_vgg8": _vgg(1, 1),
+    "cifar_vgg11": _vgg(2, 1),
+    "cifar_vgg13": _vgg(2, 2),
+    "cifar_mobilenetv2_half": Layout(16, _MOBILE_STAGES, stem_stride=2, last_width=1280),
+    "cifar_shufflenet_v1": Layout(24, _SHUFFLE_V1_STAGES, stem_kernel=1, he_weights=False),
+    "cifar_shufflenet_v2": Layout(24, _SHUFFLE_V2_STAGES, stem_kernel=1, last_width=1024, he_weights=False),
+    "tiny_convnet": _residual(
+        2, 32, 32, 64, 128, block=PlainBlock
+    ),  # 0.3 million weights; sees something in 8x8 digits
 }
 
 default_cfgs = generate_default_cfgs(
@@ -196,10 +214,8 @@ default_cfgs = generate_default_cfgs(
 
 
 def _register(name: str) -> None:
-    block, depth, widths = ARCHITECTURES[name]
-
     def build(pretrained: bool = False, **arguments: Any) -> nn.Module:
-        return build_model_with_cfg(SmallNet, name, pretrained, block=block, depth=depth, widths=widths, **arguments)
+        return build_model_with_cfg(SmallNet, name, pretrained, layout=ARCHITECTURES[name], **arguments)
 
     build.__name__ = name  # the name timm knows it by
     register_model(build)
