@@ -29,7 +29,7 @@ class Agreement:
 
 
 def agreement(
-    student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n d_teacher"], *, k: int = 10, seed: int = 0
+    student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"], *, k: int = 10, seed: int = 0
 ) -> Agreement:
     """Neighbour overlap, linear CKA and Spearman's correlation of distances, on the same images in the same order."""
     return Agreement(
@@ -44,7 +44,7 @@ def agreement(
 
 def neighbor_overlap(
     student: Float[Tensor, "n d_student"],
-    teacher: Float[Tensor, "n d_teacher"],
+    teacher: Float[Tensor, "n_teacher d_teacher"],
     *,
     k: int = 10,
     metric: Metric = "cosine",
@@ -60,7 +60,7 @@ def neighbor_overlap(
     return shared / (k * len(student))
 
 
-def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n d_teacher"]) -> float:
+def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"]) -> float:
     """Linear centred kernel alignment (Kornblith et al., "Similarity of neural network representations", ICML 2019).
 
     |S^T T|^2 / (|S^T S| |T^T T|) in Frobenius norms, S and T with their column means taken off. It is biased upwards
@@ -76,7 +76,7 @@ def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n 
 
 def distance_spearman(
     student: Float[Tensor, "n d_student"],
-    teacher: Float[Tensor, "n d_teacher"],
+    teacher: Float[Tensor, "n_teacher d_teacher"],
     *,
     metric: Metric = "cosine",
     max_rows: int = SPEARMAN_ROWS,

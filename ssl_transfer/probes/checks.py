@@ -23,10 +23,13 @@ def check_features(features: Float[Tensor, "n d"], name: str) -> None:
 def check_labelled(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n_labels"], name: str) -> None:
     """Refuse features without exactly one label each; a negative label means that there is none."""
     check_features(features, f"{name}_x")
-    if len(features) != len(labels):
-        raise ValueError(
-            f"{name}_x has {len(features)} rows but {name}_y has {len(labels)} labels; give one label per row."
-        )
+    check_labels(labels, len(features), name)
+
+
+def check_labels(labels: Int64[Tensor, " n_labels"], n: int, name: str) -> None:
+    """Refuse anything but one label for each of ``n`` rows; a negative label means that there is none."""
+    if n != len(labels):
+        raise ValueError(f"{name}_x has {n} rows but {name}_y has {len(labels)} labels; give one label per row.")
     if unlabelled := int((labels < 0).sum()):
         raise ValueError(
             f"{name}_y has {unlabelled} of {len(labels)} labels missing (negative); score on labelled images only."

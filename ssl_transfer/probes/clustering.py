@@ -9,6 +9,7 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_labelled
+from ssl_transfer.probes.neighbors import Metric
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,22 @@ class ClusteringScores:
 
 
 def clustering(
-    x: Float[Tensor, "n d"], y: Int64[Tensor, " n"], *, seed: int = 0, restarts: int = 10
+    x: Float[Tensor, "n d"],
+    y: Int64[Tensor, " n"],
+    *,
+    metric: Metric = "cosine",
+    seed: int = 0,
+    restarts: int = 10,
 ) -> ClusteringScores:
-    """NMI and AMI of scikit-learn's k-means on rows of norm one, with as many clusters as there are classes.
+    """NMI and AMI of scikit-learn's k-means, with as many clusters as there are classes.
 
-    The best of ``restarts`` runs by k-means' own objective, which sees no labels. NMI grows with the number of
-    clusters even by chance; AMI does not.
+    Rows are scaled to norm one for the cosine metric and left as they are for the Euclidean one. The best of
+    ``restarts`` runs by k-means' own objective counts, which sees no labels. NMI grows with the number of clusters
+    even by chance; AMI does not.
     """
     check_labelled(x, y, "clustering")
     n_clusters = len(y.unique())
-    rows = F.normalize(x.float(), dim=1).cpu().numpy()
+    rows = (F.normalize(x.float(), dim=1) if metric == "cosine" else x.float()).cpu().numpy()
     clusters = KMeans(n_clusters, n_init=restarts, random_state=seed).fit_predict(rows)
     classes = y.cpu().numpy()
     return ClusteringScores(

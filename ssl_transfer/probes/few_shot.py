@@ -49,7 +49,7 @@ def few_shot(
     if draws < 1:
         raise ValueError(f"draws is {draws}; make at least one draw of the labelled images.")
     classes, code, sizes = train_y.unique(return_inverse=True, return_counts=True)
-    wanted = {amount: _images_per_class(amount, sizes) for amount in labels_per_class}
+    wanted = {amount: images_per_class(amount, sizes) for amount in labels_per_class}
     center = train_x.float().mean(dim=0)
     train_x, test_x = F.normalize(train_x - center, dim=1), F.normalize(test_x - center, dim=1)
     places = torch.stack([rank_in_class(train_y, seed, draw) for draw in range(draws)])
@@ -59,7 +59,7 @@ def few_shot(
     }
 
 
-def _images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
+def images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
     """How many images of each class ``amount`` asks for."""
     if amount <= 0 or (amount > 1 and amount != int(amount)):
         raise ValueError(f"labels_per_class has {amount}; give whole numbers of images, or fractions between 0 and 1.")

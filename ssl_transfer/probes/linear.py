@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
@@ -57,11 +57,7 @@ def linear_probe(
     if not strengths or min(strengths) <= 0:
         raise ValueError(f"strengths are {list(strengths)}; give one or more positive numbers.")
     held_out = held_out_tenth(train_y, seed=seed)
-    if not held_out.any():
-        raise ValueError(
-            "every class has a single training image, so none can be held out to choose the strength; "
-            "give two images of some class, or use few_shot, which has a fixed strength."
-        )
+    refuse_single_images(held_out)
     grid = torch.tensor(sorted(strengths), dtype=torch.float64, device=train_x.device)
     fits = _fit(train_x[~held_out], train_y[~held_out], grid)
     held_out_accuracy = _accuracy(fits, train_x[held_out], train_y[held_out])
@@ -77,6 +73,15 @@ def linear_probe(
         n_test=len(test_x),
         seed=seed,
     )
+
+
+def refuse_single_images(held_out: Bool[Tensor, " n"]) -> None:
+    """Refuse to choose where every class has one image and none could be held out."""
+    if not held_out.any():
+        raise ValueError(
+            "every class has a single training image, so none can be held out to choose a setting; "
+            "give two images of some class, or use few_shot, which has a fixed one."
+        )
 
 
 @dataclass(frozen=True)

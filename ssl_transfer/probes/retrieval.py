@@ -27,6 +27,7 @@ def retrieval(
     *,
     k: Sequence[int] = (1, 2, 4, 8),
     metric: Metric = "cosine",
+    queries: int | None = None,
 ) -> RetrievalScores:
     """Recall@K, MAP@R and R-precision of every image searched among all others.
 
@@ -34,13 +35,16 @@ def retrieval(
     the query's class, R-precision is the share of them among the R nearest, and MAP@R the mean over the places
     1 to R of the precision up to that place where the image there is of the class, zero elsewhere (Musgrave et al.,
     "A metric learning reality check", ECCV 2020). A query is left out of its own search by index, so a copy of it
-    counts. Images alone in their class can find nothing and are no queries.
+    counts. Images alone in their class can find nothing and are no queries. With ``queries``, the first so many images
+    ask and only the others, the gallery, are searched.
     """
     check_labelled(x, y, "retrieval")
     if not k or min(k) < 1:
         raise ValueError(f"k is {list(k)}; give one or more numbers of neighbours, each at least 1.")
-    _, code, sizes = y.unique(return_inverse=True, return_counts=True)
-    others = sizes[code] - 1
+    _, code = y.unique(return_inverse=True)
+    asking, searched = (slice(None), slice(None)) if queries is None else (slice(queries), slice(queries, None))
+    alone = queries is None  # in one set, where an image must not find itself
+    others = code[searched].bincount(minlength=int(code.max()) + 1)[code[asking]] - int(alone)
     n_queries = int((others > 0).sum())
     if n_queries == 0:
         raise ValueError(
@@ -48,9 +52,10 @@ def retrieval(
         )
     found = dict.fromkeys(k, 0)
     map_at_r = r_precision = 0.0
-    for neighbors in nearest(x, x, max(*k, int(others.max())), metric=metric, exclude_self=True):
+    depths = max(*k, int(others.max()))
+    for neighbors in nearest(x[asking], x[searched], depths, metric=metric, exclude_self=alone):
         is_query = others[neighbors.rows] > 0
-        match = (code[neighbors.index] == code[neighbors.rows, None])[is_query]
+        match = (code[searched][neighbors.index] == code[asking][neighbors.rows, None])[is_query]
         for depth in k:
             found[depth] += int(match[:, :depth].any(dim=1).sum())
         precision, average = _at_r(match, others[neighbors.rows][is_query])

@@ -26,3 +26,9 @@ def held_out_tenth(labels: Int64[Tensor, " n"], *, seed: int) -> Bool[Tensor, " 
     _, code, sizes = labels.unique(return_inverse=True, return_counts=True)
     tenth = (sizes // 10).clamp(min=1).minimum(sizes - 1)
     return rank_in_class(labels, seed) < tenth[code]
+
+
+def shuffled(n: int, *seed: int) -> Int64[Tensor, " n"]:
+    """The numbers 0 to n - 1 in a random order."""
+    lots = np.random.Philox(np.random.SeedSequence(seed)).random_raw(n)
+    return torch.from_numpy(np.argsort(lots, kind="stable"))

@@ -22,6 +22,23 @@ def uneven_classes():
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_queries_search_the_gallery_alone_as_in_pytorch_metric_learning(metric):
+    x, y = uneven_classes()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    x, y, queries = x[order], y[order], 20
+    ours = retrieval(x, y, k=[1, 4], metric=metric, queries=queries)
+    theirs = AccuracyCalculator(
+        include=("precision_at_1", "mean_average_precision_at_r", "r_precision"),
+        k="max_bin_count",
+        knn_func=CustomKNN(DISTANCES[metric]),
+        device=torch.device("cpu"),
+    ).get_accuracy(x[:queries], y[:queries], x[queries:], y[queries:])
+    assert ours.recall[1] == pytest.approx(theirs["precision_at_1"], abs=1e-6)
+    assert ours.map_at_r == pytest.approx(theirs["mean_average_precision_at_r"], abs=1e-6)
+    assert ours.r_precision == pytest.approx(theirs["r_precision"], abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("tile", [1024, 25])
 def test_scores_equal_pytorch_metric_learning(metric, tile, monkeypatch):
     monkeypatch.setattr(neighbors, "QUERY_ROWS", tile)

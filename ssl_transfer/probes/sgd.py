@@ -1,0 +1,135 @@
+"""Linear probes trained by SGD as published ones are: a grid of learning rates at once, nothing chosen on the test."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ssl_transfer.probes.checks import check_splits
+from ssl_transfer.probes.linear import refuse_single_images, standardization
+from ssl_transfer.probes.splits import held_out_tenth, shuffled
+
+# The thirteen learning rates of DINOv2, for a batch of 256; another batch size scales them.
+RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
+MOMENTUM = 0.9
+INITIAL_DEVIATION = 0.01
+
+# Features of some training images as one epoch shows them: (epoch, rows) -> features.
+View = Callable[[int, Int64[Tensor, " b"]], Float[Tensor, "b d"]]
+
+
+@dataclass(frozen=True)
+class SgdProbeResult:
+    """The score of the last state of one linear layer, and everything that was chosen on the way to it."""
+
+    accuracy: float
+    rate: float
+    held_out_accuracy: dict[float, float]
+    epochs: int
+    batch_size: int
+    n_train: int
+    n_held_out: int
+    n_test: int
+    seed: int
+
+    @property
+    def at_grid_edge(self) -> bool:
+        """Whether the best rate is the smallest or largest offered, so that a wider grid may do better."""
+        return self.rate in (min(self.held_out_accuracy), max(self.held_out_accuracy))
+
+
+def sgd_probe(
+    train_x: Float[Tensor, "n_train d"],
+    train_y: Int64[Tensor, " n_train"],
+    test_x: Float[Tensor, "n_test d"],
+    test_y: Int64[Tensor, " n_test"],
+    *,
+    rates: Sequence[float] = RATES,
+    epochs: int = 10,
+    batch_size: int = 256,
+    seed: int = 0,
+    view: View | None = None,
+) -> SgdProbeResult:
+    """Test accuracy of a linear layer trained by SGD, its learning rate chosen on a tenth of the training split.
+
+    As DINOv2 does (Oquab et al., 2023, dinov2/eval/linear.py): momentum 0.9, no weight decay, the rate falls to zero
+    along a cosine, one layer for each rate, all trained on the same batches. Each rate has two layers: one never sees
+    the held-out tenth and is judged on it; of the best rate (the smallest on a tie) the other, trained on every
+    row, is scored on the test split in its last state.
+
+    Features are standardised by the statistics of ``train_x``, since DINOv2's leave a layer norm and come with scale
+    one, and others do not: without it the best rate of one network is 300 times that of another.
+
+    ``view`` makes it the probe of MoCo and SimCLR, which sees augmented images: it gives the features of some rows as
+    an epoch shows them. ``train_x`` then serves for the statistics and the choice alone.
+    """
+    check_splits(train_x, train_y, test_x, test_y)
+    if not rates or min(rates) <= 0:
+        raise ValueError(f"rates are {list(rates)}; give one or more positive numbers.")
+    if min(epochs, batch_size) < 1:
+        raise ValueError(f"epochs is {epochs} and batch_size {batch_size}; both have to be at least 1.")
+    held_out = held_out_tenth(train_y, seed=seed)
+    refuse_single_images(held_out)
+    mean, scale = standardization(train_x.float())
+    classes, code = train_y.unique(return_inverse=True)
+    grid = sorted(rates)
+    layers = _Layers(grid, train_x.shape[1], len(classes), seed=seed, device=train_x.device)
+    n = len(train_y)
+    steps_per_epoch = -(-n // batch_size)
+    for epoch in range(epochs):
+        order = shuffled(n, seed, epoch).to(train_x.device)
+        for place, rows in enumerate(order.split(batch_size)):
+            x = train_x[rows] if view is None else view(epoch, rows)
+            progress = (epoch * steps_per_epoch + place) / (epochs * steps_per_epoch)
+            factor = batch_size / 256 * (1 + math.cos(math.pi * progress)) / 2
+            layers.step((x.float() - mean) / scale, code[rows], ~held_out[rows], factor)
+    choices = layers.predict((train_x[held_out].float() - mean) / scale)[: len(grid)]
+    held_out_accuracy = (classes[choices] == train_y[held_out]).double().mean(dim=1).tolist()
+    best = max(range(len(grid)), key=lambda i: (held_out_accuracy[i], -i))
+    predicted = layers.predict((test_x.float() - mean) / scale)[len(grid) + best]
+    return SgdProbeResult(
+        accuracy=(classes[predicted] == test_y).double().mean().item(),
+        rate=grid[best],
+        held_out_accuracy=dict(zip(grid, held_out_accuracy, strict=True)),
+        epochs=epochs,
+        batch_size=batch_size,
+        n_train=n,
+        n_held_out=int(held_out.sum()),
+        n_test=len(test_y),
+        seed=seed,
+    )
+
+
+class _Layers:
+    """Two linear layers for each learning rate, as one matrix: those that choose, then those that see every row."""
+
+    def __init__(self, rates: Sequence[float], d: int, c: int, *, seed: int, device: torch.device):
+        generator = torch.Generator().manual_seed(seed)
+        weight = INITIAL_DEVIATION * torch.randn(c, d, generator=generator)
+        self.weight = weight.repeat(2 * len(rates), 1, 1).to(device)
+        self.bias = torch.zeros(2 * len(rates), c, device=device)
+        self.rate = torch.tensor([*rates, *rates], device=device)
+        self.weight_velocity, self.bias_velocity = torch.zeros_like(self.weight), torch.zeros_like(self.bias)
+
+    def step(
+        self, x: Float[Tensor, "b d"], label: Int64[Tensor, " b"], seen: Bool[Tensor, " b"], factor: float
+    ) -> None:
+        """One step of SGD with momentum on the mean cross-entropy of the rows that each layer sees."""
+        share = torch.stack([seen.float() / seen.sum().clamp(min=1), torch.full_like(x[:, 0], 1 / len(x))])
+        logits = (x @ self.weight.flatten(0, 1).T).unflatten(1, self.bias.shape) + self.bias
+        residual = logits.softmax(dim=2) - F.one_hot(label, self.bias.shape[1])[:, None]
+        residual *= share.repeat_interleave(len(self.rate) // 2, dim=0).T[:, :, None]
+        gradient = (residual.flatten(1).T @ x).view_as(self.weight)
+        self.weight_velocity.mul_(MOMENTUM).add_(gradient)
+        self.bias_velocity.mul_(MOMENTUM).add_(residual.sum(dim=0))
+        rate = factor * self.rate
+        self.weight -= rate[:, None, None] * self.weight_velocity
+        self.bias -= rate[:, None] * self.bias_velocity
+
+    def predict(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, "l n"]:
+        """The class that each layer gives each row."""
+        return torch.stack([(x @ w.T + b).argmax(dim=1) for w, b in zip(self.weight, self.bias, strict=True)])
