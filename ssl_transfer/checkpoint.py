@@ -13,16 +13,18 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ssl_transfer.files import write_atomically, write_json
-from ssl_transfer.models import EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
+from ssl_transfer.models import ClassifierHead, EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What sits on the features: one linear layer, or a projection of two with batch norm."""
+    """What sits on the features: an embedding, a classifier or a projection (:mod:`ssl_transfer.models.heads`)."""
 
-    kind: Literal["embedding", "projection"]
+    kind: Literal["embedding", "projection", "classifier"]
     dim: int
     hidden_dim: int | None = None
+    num_layers: int = 2
+    batch_norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class ModelSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     drop_path: float = 0.0
+    pooling: str | None = None
     head: HeadSpec | None = None
 
 
@@ -50,13 +53,21 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
         mean=spec.mean,
         std=spec.std,
         drop_path=spec.drop_path,
+        pooling=spec.pooling,
     )
-    head: EmbeddingHead | ProjectionHead | None = None
+    head: EmbeddingHead | ProjectionHead | ClassifierHead | None = None
     if spec.head is not None and spec.head.kind == "embedding":
         head = EmbeddingHead(backbone.num_features, embedding_dim=spec.head.dim)
+    elif spec.head is not None and spec.head.kind == "classifier":
+        head = ClassifierHead(backbone.num_features, num_classes=spec.head.dim)
     elif spec.head is not None:
-        hidden = spec.head.hidden_dim or backbone.num_features
-        head = ProjectionHead(backbone.num_features, hidden_dim=hidden, embedding_dim=spec.head.dim)
+        head = ProjectionHead(
+            backbone.num_features,
+            hidden_dim=spec.head.hidden_dim or backbone.num_features,
+            embedding_dim=spec.head.dim,
+            num_layers=spec.head.num_layers,
+            batch_norm=spec.head.batch_norm,
+        )
     return EmbeddingModel(backbone, head)
 
 
@@ -68,7 +79,7 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
 
 
 def load_model(folder: Path) -> tuple[EmbeddingModel, ModelSpec]:
-    """The model that :func:`save_model` wrote, on the CPU and in eval mode.
+    """The model that :func:`save_model` or ``ssl-transfer export`` wrote, on the CPU and in eval mode.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -79,18 +90,45 @@ def load_model(folder: Path) -> tuple[EmbeddingModel, ModelSpec]:
             raise FileNotFoundError(f"{folder} holds no trained model: {name} is missing (did the run finish?)")
     try:
         content = json.loads((folder / "config.json").read_text())
-        head = content.pop("head")
-        content |= {"mean": tuple(content["mean"]), "std": tuple(content["std"])}
-        spec = ModelSpec(**content, head=HeadSpec(**head) if head else None)
-    except (KeyError, TypeError, ValueError) as error:
+        exported = content.get("ssl_transfer")  # an exported folder has timm's keys beside it
+        spec = _read_spec(exported["model"] if exported else content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'} does not describe a model of this program ({error})") from None
     model = build_model(spec)
-    try:
-        weights = safetensors.torch.load_file(folder / "model.safetensors")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / 'model.safetensors'} cannot be read ({error}); it may be cut short") from None
+    weights = _read_weights(folder / "model.safetensors")
+    if exported:
+        weights = _own_names(weights, folder, spec, exported.get("classifier"))
     _load_exactly(model, weights, folder / "model.safetensors")
     return model.eval(), spec
+
+
+def _read_spec(content: dict[str, Any]) -> ModelSpec:
+    head = content["head"]
+    colors = {"mean": tuple(content["mean"]), "std": tuple(content["std"])}
+    return ModelSpec(**{**content, **colors, "head": HeadSpec(**head) if head else None})
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); it may be cut short") from None
+
+
+def _own_names(
+    weights: dict[str, torch.Tensor], folder: Path, spec: ModelSpec, classifier: str | None
+) -> dict[str, torch.Tensor]:
+    """Our names for the weights of an exported folder, where the network's are timm's own.
+
+    The head's are those of timm's ``classifier``, or in a file beside, since timm refuses names that it does not know.
+    """
+    own = {f"backbone.{name}": torch.tensor(getattr(spec, name)).view(-1, 1, 1) for name in ("mean", "std")}
+    if spec.head is not None and classifier is None:
+        own |= {f"head.{name}": value for name, value in _read_weights(folder / "head.safetensors").items()}
+    for name, value in weights.items():
+        layer, _, kind = name.rpartition(".")
+        own[f"head.linear.{kind}" if layer == classifier else f"backbone.network.{name}"] = value
+    return own
 
 
 def _load_exactly(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:

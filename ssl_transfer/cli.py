@@ -1,4 +1,4 @@
-"""``ssl-transfer``: run, ls, show, validate, score. A user's mistake is one message and exit code 2."""
+"""``ssl-transfer``: run, sweep, compare, ls, show, validate, score ... A mistake is one message and exit code 2."""
 
 import argparse
 import os
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         added = command(name, does, summary)
         added.add_argument("recipe", type=Path, help="a YAML file, such as recipes/digits/transfer.yaml")
         added.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
+        if name == "show":
+            added.add_argument("--views", type=Path, metavar="PNG", help="draw some images and their views instead")
     command("ls", _ls, "list the recipes and runs below this folder").add_argument(
         "folder", type=Path, nargs="?", default=Path(), help="where to look"
     )
@@ -44,11 +46,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scoring.add_argument("run", type=Path, help="a run folder, such as runs/digits-transfer")
     scoring.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
 
+    sweeping = command("sweep", _sweep, "run a recipe with every combination of values, and compare their scores")
+    sweeping.add_argument("recipe", type=Path, help="a YAML file, such as recipes/digits/transfer.yaml")
+    sweeping.add_argument(
+        "overrides", nargs="*", metavar="key.path=value,value", help="values separated by commas are combined"
+    )
+    comparing = command("compare", _compare, "compare the scores of finished runs")
+    comparing.add_argument("runs", type=Path, nargs="+", metavar="run", help="run folders, such as runs/digits-*")
+    for added in (sweeping, comparing):
+        added.add_argument("--baseline", metavar="METHOD", help="what differences are to; the first method by default")
+        added.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table and a chart")
+
+    exporting = command("export", _export, "write a finished run's model where timm, torch or ONNX load it")
+    exporting.add_argument("run", type=Path, help="a run folder, such as runs/digits-transfer")
+    exporting.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    exporting.add_argument("--format", default="timm", help="timm, torch or onnx; timm unless said otherwise")
+    exporting.add_argument("--push-to-hub", metavar="NAME", help="upload it too, as owner/model on Hugging Face")
+
+    examining = command("doctor", _doctor, "load a teacher, run it on some images, and say what looks wrong")
+    examining.add_argument("file", type=Path, help="a recipe with a teacher, or a file with teacher: and data: alone")
+    examining.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
+    examining.add_argument("--images", type=int, default=500, metavar="N", help="how many; 500 unless said otherwise")
+
     given = parser.parse_args(arguments)
     try:
         given.does(given)
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if _speaks():
             print(f"ssl-transfer: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
@@ -70,6 +94,50 @@ def _score(given: argparse.Namespace) -> None:
     recipe.leave()
 
 
+def _sweep(given: argparse.Namespace) -> None:
+    from ssl_transfer.tables import grid, sweep
+
+    combinations = grid.plan(given.recipe, given.overrides, baseline=given.baseline)
+    say: Callable[[str], None] = print if _speaks() else lambda text: None
+    say(sweep.describe(combinations))
+    failures = sweep.run(combinations, say)
+    complete = [combination.folder for combination in combinations if combination.recipe.name not in failures]
+    if _speaks() and complete:
+        _print_comparison(complete, given)
+    if failures:
+        raise sweep.Failed(failures, of=len(combinations))
+
+
+def _compare(given: argparse.Namespace) -> None:
+    _print_comparison(given.runs, given)
+
+
+def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> None:
+    from ssl_transfer.tables import compare, writing
+
+    comparison = compare.compare(folders, baseline=given.baseline)
+    print("\n" + writing.markdown(comparison), end="")
+    if given.out is not None:
+        print("\n" + "\n".join(str(path) for path in writing.write(comparison, given.out)))
+
+
+def _speaks() -> bool:
+    """Whether this process prints: the only one, or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _export(given: argparse.Namespace) -> None:
+    from ssl_transfer.export.folder import export_run
+
+    export_run(given.run, given.to, file_format=given.format, push_to_hub=given.push_to_hub)
+
+
+def _doctor(given: argparse.Namespace) -> None:
+    from ssl_transfer.doctor import diagnose
+
+    diagnose(given.file, given.overrides, given.images)
+
+
 def _validate(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
     print(f"{given.recipe} is a valid recipe: {loaded.name}, {loaded.task.kind} into {loaded.model.backbone}")
@@ -77,6 +145,12 @@ def _validate(given: argparse.Namespace) -> None:
 
 def _show(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
+    if given.views is not None:
+        from ssl_transfer import recipe
+
+        recipe.show_views(loaded, given.views)
+        print(f"{given.views} shows images of {loaded.data.dataset} and their views")
+        return
     folder, notice = runs.folder_of(loaded)
     info = runs.read_info(folder)
     state = "not started" if info is None else "finished" if info.finished else f"{info.steps} steps done"

@@ -48,8 +48,7 @@ class Context:
         )
         if accelerator.device.type == "cpu":
             # `accelerate launch` without a configuration sets OMP_NUM_THREADS=1, a small part of the machine.
-            processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            torch.set_num_threads(recipe.train.cpu_threads or max(1, _cores() // processes_here))
+            torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
             _keep_freed_memory()
         exact = recipe.train.precision == "full"
         for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
@@ -115,8 +114,15 @@ def versions() -> dict[str, str]:
     return own | {name: version(name) for name in packages}
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processes_here() -> int:
+    """How many processes of this run share the machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def cores_of_process() -> int:
+    """Each process's part of the machine's cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // processes_here())
 
 
 def _keep_freed_memory() -> None:

@@ -59,7 +59,7 @@ def fit(
     clip_norm: float | None = None,
     checkpoint_every: int,
     log_every: int,
-    after_step: Sequence[Callable[[int], None]] = (),
+    after_step: Sequence[Callable[[int], Mapping[str, float] | None]] = (),
     also_saved: Mapping[str, nn.Module] | None = None,
     on_save: Callable[[int, float], None] = lambda steps, seconds: None,
     stop: Callable[[int], bool] = lambda step: False,
@@ -67,6 +67,7 @@ def fit(
 ) -> Outcome:
     """Train ``task`` from where ``folder`` says it stands up to ``total_steps``; the state is kept in ``folder``.
 
+    What ``after_step`` returns, figures that are equal on every process, stands in the log beside the step's loss.
     ``on_save(steps, seconds)`` is told on the main process what was saved. ``stop(step)`` is asked between steps;
     where it says yes, the state is saved and :class:`Interrupted` raised. With several processes that happens at the
     next flush of the log, where all agree on the step.
@@ -102,10 +103,12 @@ def fit(
                 accelerator.clip_grad_norm_(wrapped.parameters(), clip_norm)
             stepper.step()
             stepper.zero_grad(set_to_none=True)
+            figures: dict[str, float] = {}
             for update in after_step:
-                update(step)
+                with _named_step(step):
+                    figures |= update(step) or {}
 
-            log.add(step, rate, shares)
+            log.add(step, rate, shares, figures)
             done = step + 1
             at_end = done == total_steps
             asked = stop(done)
@@ -131,16 +134,17 @@ class MetricsLog:
         self.accelerator, self.path = accelerator, path
         self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
         self.loss, self.images_per_second, self.seconds = float("nan"), 0.0, 0.0
-        self._waiting: list[tuple[int, float, dict[str, Tensor]]] = []
+        self._waiting: list[tuple[int, float, dict[str, Tensor], Mapping[str, float]]] = []
         self._flushed = time.perf_counter()
         self._rates: list[float] = []
         if accelerator.is_main_process:
             path.parent.mkdir(parents=True, exist_ok=True)
             _keep_steps_before(path, first_step)
 
-    def add(self, step: int, learning_rate: float, shares: Mapping[str, Tensor]) -> None:
-        """Remember one step's numbers without waiting for the device."""
-        self._waiting.append((step, learning_rate, {name: share.detach() for name, share in shares.items()}))
+    def add(self, step: int, learning_rate: float, shares: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
+        """Remember one step's numbers without waiting for the device; ``figures`` are the same on every process."""
+        detached = {name: share.detach() for name, share in shares.items()}
+        self._waiting.append((step, learning_rate, detached, figures))
 
     def flush(self, stop: bool) -> bool:
         """Write what waits; returns whether any process wants to stop.
@@ -149,7 +153,9 @@ class MetricsLog:
             UserError: a loss was not finite; names the first such step.
         """
         names = list(self._waiting[0][2])
-        table = torch.stack([torch.stack([shares[name].double() for name in names]) for _, _, shares in self._waiting])
+        table = torch.stack(
+            [torch.stack([shares[name].double() for name in names]) for _, _, shares, _ in self._waiting]
+        )
         table = torch.cat([table.flatten(), table.new_tensor([float(stop)])])
         *values, stops = self.accelerator.reduce(table, reduction="sum").tolist()
         rows = [values[start : start + len(names)] for start in range(0, len(values), len(names))]
@@ -159,21 +165,22 @@ class MetricsLog:
         self.images_per_second = len(rows) * self.batch_size / elapsed
         self._rates.append(self.images_per_second)
         lines = []
-        for (step, rate, _), row in zip(self._waiting, rows, strict=True):
+        for (step, rate, _, figures), row in zip(self._waiting, rows, strict=True):
             numbers = dict(zip(names, row, strict=True))
             if not torch.isfinite(torch.tensor(row)).all():
                 raise UserError(
                     f"the loss of step {step} is not finite ({numbers}); the last good state is kept: "
                     "lower optim.lr, set train.clip_norm, or use train.precision=full, and run again"
                 )
-            lines.append({"step": step, "epoch": step / self.steps_per_epoch, "lr": rate, **numbers})
+            lines.append({"step": step, "epoch": step / self.steps_per_epoch, "lr": rate, **numbers, **figures})
         lines[-1]["images_per_second"] = round(self.images_per_second, 1)
         self.loss = rows[-1][names.index("loss")]
-        self._waiting.clear()
         if self.accelerator.is_main_process:
             with self.path.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
-        self.accelerator.log({key: value for key, value in lines[-1].items() if key != "step"}, step=lines[-1]["step"])
+        for line in (line for line, waited in zip(lines, self._waiting, strict=True) if waited[3] or line is lines[-1]):
+            self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
+        self._waiting.clear()
         return stops > 0
 
     @property

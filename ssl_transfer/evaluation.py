@@ -1,126 +1,142 @@
-"""What an evaluation program is pointed at: a run folder, a timm network or a file of features, as features and labels.
+"""One model's features of a labelled data set: computed once, in float32, by all processes, and kept.
 
-The programs in ``eval/`` are these features and one probe. They run alone or under ``accelerate launch``; several
-processes share the work of computing features and print the same numbers as one.
+Recipes and the programs in ``eval/`` get them here, so both print the same numbers.
 """
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast, broadcast_object_list
 from jaxtyping import Float32
-from timm.models import get_pretrained_cfg
-from torch import Tensor
+from torch import Tensor, nn
 
-from ssl_transfer import runs
-from ssl_transfer.checkpoint import ModelSpec, build_model, load_model
-from ssl_transfer.data import Images, load_images
+from ssl_transfer.data import Images
 from ssl_transfer.distributed import gather_shards, shard
-from ssl_transfer.errors import UserError, user_mistakes
+from ssl_transfer.feature_cache import read_features, weights_hash, write_features
+from ssl_transfer.measures import Subject
 from ssl_transfer.models import EmbeddingModel, Output
-from ssl_transfer.probes import Features, extract_features, load_feature_file, raw_pixels
+from ssl_transfer.probes import Features, PooledLayer, extract_features, raw_pixels
+from ssl_transfer.probes.checks import check_features
 
 
-@dataclass(frozen=True)
-class Subject:
-    """Whose features these are, and how they were computed."""
+def make_subject(
+    name: str,
+    model: EmbeddingModel | None,
+    splits: Sequence[Images],
+    *,
+    layer: str = "features",
+    cache: Path | None = None,
+) -> Subject:
+    """Features of both splits by ``model``, which is put in eval mode; without a model, the pixels themselves.
 
-    name: str
-    features: Features
-    protocol: dict[str, Any]
+    ``layer`` is ``features``, ``output`` (what the model gives), the head's ``projection`` or ``embedding``, or the
+    name of a layer of the timm network. Features are read from the folder ``cache`` if it has those of the same
+    weights, images, preprocessing and layer, and written there otherwise.
 
-
-def evaluate(
-    program: str, probe: Callable[[Features, argparse.Namespace], Sequence[str]], *options: tuple[str, dict[str, Any]]
-) -> None:
-    """Read the command line, get the features it names, and print the lines that ``probe`` returns for them.
-
-    ``options`` are further arguments of the probe, as for argparse. A user's mistake is one message and exit code 2.
+    Raises:
+        ValueError: the model has no such layer, or its features are not finite.
     """
-    parser = argparse.ArgumentParser(description=program, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "run", nargs="?", type=Path, help="a folder with model.safetensors, such as runs/digits-transfer"
-    )
-    parser.add_argument("--timm", metavar="NAME", help="a timm network with its pretrained weights instead")
-    parser.add_argument("--features", type=Path, metavar="FILE", help="an npz file: train_x, train_y, test_x, test_y")
-    parser.add_argument("--dataset", help="default: the one that the run was trained on")
-    parser.add_argument("--root", type=Path, help="where the data set lies; default: where the run found it")
-    parser.add_argument("--layer", default="features", choices=("features", "projection", "embedding"))
-    for name, settings in options:
-        parser.add_argument(name, **settings)
-    given = parser.parse_args()
-    try:
-        with user_mistakes():
-            subject = _subject(given)
-            if PartialState().is_main_process:
-                print(f"{subject.name}  ({', '.join(f'{key} {value}' for key, value in subject.protocol.items())})")
-                print("\n".join(probe(subject.features, given)))
-        PartialState().destroy_process_group()
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    network = layer_of(model, layer)
+    key = {} if model is None else _key(model, layer)
+    x = []
+    for images in splits:
+        features = _kept(cache, key | {"data": images.fingerprint}, network, images) if model else _pixels(images)
+        check_features(features, f"{name} on {images.name} {images.split}")
+        x.append(features)
+    train, test = splits
+    protocol = {
+        "layer": "pixels" if model is None else layer,
+        "width": x[0].shape[1],
+        "precision": "float32",
+        "data": train.name,
+        "n_train": len(train),
+        "n_test": len(test),
+        "fingerprints": {images.split: images.fingerprint for images in splits},
+        **{name: value for name, value in key.items() if name in ("weights", "preprocessing")},
+    }
+    return Subject(name, Features(x[0], _labels(train), x[1], _labels(test)), protocol, layer, network, (train, test))
+
+
+def layer_of(model: EmbeddingModel | None, layer: str) -> nn.Module:
+    """The network that gives ``layer`` of ``model`` for images in [0, 1]; without a model, their pixels."""
+    if model is None:
+        return nn.Flatten()
+    if layer == "output":
+        return model
+    if layer in ("features", "projection", "embedding", "logits"):
+        return Output(model, layer)
+    return PooledLayer(model.backbone, model.backbone.network, layer)
 
 
 @torch.no_grad()
 def compute_features(
-    model: EmbeddingModel | None,
-    images: Images,
-    *,
-    layer: str = "features",
-    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    model: EmbeddingModel | None, images: Images, *, layer: str = "features"
 ) -> Float32[Tensor, "n d"]:
     """Features of all images on every process, each having computed its part; without a model, the pixels."""
-    if model is None:
-        return raw_pixels(images.pixels)
-    output = Output(model, layer).to(images.pixels.device).to(memory_format=torch.channels_last).eval()
-    own = images.pixels[shard(len(images))]
-    with autocast():
-        # A process beyond the last image still has to know the width: it computes one image and keeps none.
-        rows = extract_features(output, own) if len(own) else extract_features(output, images.pixels[:1])[:0]
-    return gather_shards(rows, len(images))
+    return _pixels(images) if model is None else _compute(layer_of(model, layer), images)
 
 
-def _subject(given: argparse.Namespace) -> Subject:
-    named = [name for name in ("run", "timm", "features") if getattr(given, name) is not None]
-    if len(named) != 1:
-        raise UserError(
-            f"name one of a run folder, --timm NAME or --features FILE; given: {', '.join(named) or 'none'}"
-        )
-    if given.features is not None:
-        return Subject(str(given.features), load_feature_file(given.features), {"layer": "as saved"})
-    dataset, root = given.dataset, given.root
-    if given.run is not None and (dataset is None or root is None):
-        data = runs.read_recipe(given.run).data
-        dataset, root = dataset or data.dataset, root or Path(data.root)
-    if dataset is None:
-        raise UserError("name the data set to score on: --dataset digits, cifar10 or cifar100")
-    state = PartialState(cpu=not torch.cuda.is_available())
-    with state.main_process_first():
-        splits = [load_images(dataset, root or Path("data"), split=split, download=True) for split in ("train", "test")]
-    train, test = (images.to(state.device) for images in splits)
-    model = load_model(given.run)[0] if given.run is not None else _pretrained(given.timm, train)
-    x = [compute_features(model, images, layer=given.layer) for images in (train, test)]
-    assert train.labels is not None and test.labels is not None
-    protocol = {
-        "layer": given.layer,
-        "width": x[0].shape[1],
-        "precision": "float32",  # whatever the run was scored in
-        "data": dataset,
-        "train": len(train),
-        "test": len(test),
+def _compute(network: nn.Module, images: Images) -> Float32[Tensor, "n d"]:
+    network = network.to(images.pixels.device).to(memory_format=torch.channels_last).eval()
+    own = shard(len(images))
+    with _exact():
+        parts = [extract_features(network, pixels) for pixels in images.parts(own)]
+        if not parts:  # a process beyond the last image still has to know the width
+            parts = [extract_features(network, images.pixels[:1])[:0]]
+    return gather_shards(torch.cat(parts), len(images))
+
+
+def _pixels(images: Images) -> Float32[Tensor, "n d"]:
+    return torch.cat([raw_pixels(pixels) for pixels in images.parts(slice(len(images)))])
+
+
+def _labels(images: Images) -> Tensor:
+    """The labels, all -1 where there are none: probes that need labels refuse those in their own words."""
+    if images.labels is None:
+        return torch.full((len(images),), -1, device=images.pixels.device)
+    return images.labels
+
+
+def _key(model: EmbeddingModel, layer: str) -> dict[str, str]:
+    """What decides the features of an image, in words."""
+    prepared = model.backbone.preprocessing
+    return {
+        "weights": weights_hash(model),
+        "network": model.backbone.name,
+        "preprocessing": f"mean {prepared.mean}, std {prepared.std}, input size {prepared.input_size}",
+        "layer": layer,
+        "precision": "float32",
     }
-    return Subject(str(given.run or given.timm), Features(x[0], train.labels, x[1], test.labels), protocol)
 
 
-def _pretrained(name: str, images: Images) -> EmbeddingModel:
-    known = get_pretrained_cfg(name)
-    mean, std = (images.mean, images.std) if known is None else (known.mean, known.std)
-    size = images.pixels.shape[-1]
-    spec = ModelSpec(name, "default", in_chans=len(mean), image_size=size, mean=mean, std=std)
-    return build_model(spec, pretrained=True).eval()
+def _kept(folder: Path | None, key: dict[str, str], network: nn.Module, images: Images) -> Float32[Tensor, "n d"]:
+    """Features from ``folder`` or, failing that, computed and kept there. The main process alone looks and writes."""
+    if folder is None:
+        return _compute(network, images)
+    state = PartialState()
+    found = read_features(folder, key) if state.is_main_process else None
+    shape = broadcast_object_list([None if found is None else tuple(found.shape)])[0]
+    if shape is None:
+        features = _compute(network, images)
+        if state.is_main_process:
+            write_features(folder, key, features)
+        return features
+    device = images.pixels.device
+    return broadcast(torch.empty(shape, device=device) if found is None else found.to(device))
+
+
+@contextmanager
+def _exact() -> Iterator[None]:
+    """Whatever a run trains in, its features are float32 all through, without the shorter products of a GPU."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -1,13 +1,14 @@
 """The run folder: which one belongs to a recipe, and what is in it. Imports no torch.
 
 ``recipe.yaml`` (resolved) · ``run.json`` (identity, progress, where and how fast it ran) · ``state/`` (to resume;
-empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.json`` · ``scores.json``.
+empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.json`` · ``scores.json`` · ``report.html``.
 """
 
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -93,6 +94,22 @@ def read_recipe(folder: Path) -> config.Recipe:
     if not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no recipe.yaml")
     return config.load(folder / "recipe.yaml")
+
+
+def asked(recipe: config.Recipe) -> list[dict[str, Any]]:
+    """The scores of the end that the recipe asks for, as ``scores.json`` notes them."""
+    return [kind.model_dump(mode="json") for kind in recipe.score if not isinstance(kind, config.Monitor)]
+
+
+def is_complete(recipe: config.Recipe, folder: Path) -> bool:
+    """Whether ``folder`` holds the recipe's run, trained to its end, with the scores it asks for."""
+    info = read_info(folder)
+    if info is None or not info.finished or info.identity != config.identity_hash(recipe):
+        return False
+    try:
+        return json.loads((folder / "scores.json").read_text())["asked"] == asked(recipe)
+    except (OSError, ValueError, KeyError):  # missing or damaged: it will be written anew
+        return False
 
 
 def _changes(folder: Path, recipe: config.Recipe) -> list[str]:

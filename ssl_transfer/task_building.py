@@ -9,11 +9,18 @@ from torch import Tensor, nn
 
 from ssl_transfer import config, losses, tasks
 from ssl_transfer.data import Images
-from ssl_transfer.models import EmbeddingModel, FeatureMaps, Frozen, Output
+from ssl_transfer.losses.labels import label_loss
+from ssl_transfer.models import EmbeddingModel, FeatureMaps, Frozen, Output, WithLogits
+from ssl_transfer.schedules import constant, cosine
 
 
 def build_task(
-    recipe: config.Recipe, model: EmbeddingModel, teacher: EmbeddingModel | None, images: Images
+    recipe: config.Recipe,
+    model: EmbeddingModel,
+    teacher: EmbeddingModel | None,
+    images: Images,
+    *,
+    steps_per_epoch: int,
 ) -> nn.Module:
     """The task of ``recipe``: ``model`` learns, from ``teacher`` if the task is a transfer.
 
@@ -23,8 +30,39 @@ def build_task(
     task, parts = recipe.task, recipe.train.micro_batch_size
     if isinstance(task, config.SimCLR):
         return tasks.SimCLR(model, temperature=task.temperature, micro_batch_size=parts)
-    assert teacher is not None
     torch.manual_seed(recipe.seed + 1)  # adapters and queues: of the recipe, whatever was built before
+    if isinstance(task, config.Metric):
+        return _metric(task, model, images, parts)
+    if isinstance(task, config.MoCo):
+        return tasks.MoCo(
+            model,
+            queue_size=task.queue_size,
+            temperature=task.temperature,
+            momentum=_momentum(task, recipe.train.epochs * steps_per_epoch),
+            symmetric=task.symmetric,
+            micro_batch_size=parts,
+        )
+    if isinstance(task, config.MoCoV3):
+        return tasks.MoCoV3(
+            model,
+            hidden_dim=task.hidden_dim,
+            temperature=task.temperature,
+            momentum=_momentum(task, recipe.train.epochs * steps_per_epoch),
+            micro_batch_size=parts,
+        )
+    if isinstance(task, config.Classify):
+        settings = task.model_dump(exclude={"kind"})
+        return tasks.Classify(model, **settings, seed=recipe.seed, micro_batch_size=parts)
+    assert teacher is not None
+    transfer = _transfer(task, recipe, model, teacher, images)
+    return transfer if task.cross_entropy is None else tasks.LabeledTransfer(transfer, weight=task.cross_entropy)
+
+
+def _transfer(
+    task: Any, recipe: config.Recipe, model: EmbeddingModel, teacher: EmbeddingModel, images: Images
+) -> tasks.Transfer:
+    """The transfer to ``model``; to its features or its logits where it also learns labels."""
+    parts = recipe.train.micro_batch_size
     if isinstance(task, config.FitNet | config.AttentionTransfer | config.VID):
         maps = _map_loss(task), _map_channels(model, images), _map_channels(teacher, images)
         return tasks.FeatureMapTransfer(
@@ -33,14 +71,21 @@ def build_task(
 
     taught = Frozen(Output(teacher, task.teacher.output))
     width = teacher.num_features if task.teacher.output == "features" else teacher.embedding_dim
-    arguments = task.model_dump(exclude={"kind", "teacher"}) | {"micro_batch_size": parts}
+    student: nn.Module = model
+    student_width = model.embedding_dim
+    if task.labels:
+        compared = "logits" if isinstance(task, config.SoftTargets) else "features"
+        student = WithLogits(model, compared)
+        student_width = model.num_features if compared == "features" else model.embedding_dim
+    arguments = task.model_dump(exclude={"kind", *config.Transfer.model_fields})
     if isinstance(task, config.SEED):
-        return tasks.SEED(model, taught, _adapter(model, width), teacher_width=width, **arguments)
+        adapter = _adapter(student_width, width)
+        return tasks.SEED(student, taught, adapter, teacher_width=width, **arguments, micro_batch_size=parts)
     if isinstance(task, config.SoftTargets):
-        return tasks.SoftTargets(model, taught, _adapter(model, width), **arguments)
+        return tasks.SoftTargets(student, taught, _adapter(student_width, width), **arguments, micro_batch_size=parts)
     if isinstance(task, config.CRD):
         memory = losses.ContrastiveRepresentation(
-            model.embedding_dim,
+            student_width,
             width,
             len(images),
             width=task.width,
@@ -48,7 +93,7 @@ def build_task(
             momentum=task.momentum,
         )
         return tasks.CRD(
-            model,
+            student,
             taught,
             memory,
             dataset_size=len(images),
@@ -59,14 +104,26 @@ def build_task(
         )
     if isinstance(task, config.RKD):
         loss: Callable[..., Tensor] = partial(_rkd, distance=task.distance_weight, angle=task.angle_weight)
-        return tasks.RelationalTransfer(model, taught, loss, micro_batch_size=parts)
+        return tasks.RelationalTransfer(student, taught, loss, micro_batch_size=parts)
     # The rest are functions of both embeddings whose arguments have the names of the recipe's keys.
-    settings = task.model_dump(exclude={"kind", "teacher", "weight"})
-    loss = partial(getattr(losses, task.kind), **settings)
+    weight = arguments.pop("weight")
+    loss = partial(getattr(losses, task.kind), **arguments)
     relaxed = isinstance(task, config.RelaxedContrastive | config.RelaxedMultiSimilarity)
-    return tasks.RelationalTransfer(
-        model, taught, loss, weight=task.weight, tell_images=relaxed, micro_batch_size=parts
-    )
+    return tasks.RelationalTransfer(student, taught, loss, weight=weight, tell_images=relaxed, micro_batch_size=parts)
+
+
+def _momentum(task: config.MoCo | config.MoCoV3, total_steps: int) -> Callable[[int], float]:
+    """The trailing copy's momentum as a function of the step, planned for all epochs as the learning rate is."""
+    if task.final_momentum is None:
+        return partial(constant, base=task.momentum)
+    return partial(cosine, total_steps=total_steps, base=task.momentum, final=task.final_momentum)
+
+
+def _metric(task: config.Metric, model: EmbeddingModel, images: Images, parts: int | None) -> nn.Module:
+    if images.classes is None:
+        raise ValueError(f"metric learning needs labels, and {images.name} {images.split} has none")
+    loss = label_loss(task.loss, num_classes=images.classes, embedding_dim=model.embedding_dim, **task.settings)
+    return tasks.MetricLearning(model, loss, freeze_batch_norm=task.freeze_batch_norm, micro_batch_size=parts)
 
 
 def _rkd(student: Tensor, teacher: Tensor, *, anchors: slice, distance: float, angle: float) -> Tensor:
@@ -74,9 +131,9 @@ def _rkd(student: Tensor, teacher: Tensor, *, anchors: slice, distance: float, a
     return distance * by_distance + angle * losses.rkd_angle(student, teacher, anchors=anchors)
 
 
-def _adapter(model: EmbeddingModel, width: int) -> nn.Module:
+def _adapter(student_width: int, width: int) -> nn.Module:
     """What brings the student to the teacher's width, trained with it and thrown away."""
-    return nn.Identity() if model.embedding_dim == width else nn.Linear(model.embedding_dim, width)
+    return nn.Identity() if student_width == width else nn.Linear(student_width, width)
 
 
 def _map_loss(task: Any) -> Callable[[int, int], Callable[..., Tensor]]:

@@ -170,7 +170,10 @@ def test_contradictions_are_refused(small, overrides, words):
 
 @pytest.mark.parametrize("teacher", ["{}", "{timm: resnet18, checkpoint: runs/x}"])
 def test_a_teacher_comes_from_exactly_one_place(small, teacher):
-    assert "exactly one of recipe, checkpoint, timm" in problems(small / "smaller.yaml", f"task.teacher={teacher}")[1]
+    assert (
+        "exactly one of recipe, checkpoint, timm, torchvision, file"
+        in problems(small / "smaller.yaml", f"task.teacher={teacher}")[1]
+    )
 
 
 def test_a_missing_file_is_told_in_one_sentence(small):

@@ -1,8 +1,11 @@
-"""The programs in eval/: the numbers of the probes, from any kind of subject."""
+"""The programs in eval/: the numbers of the recipe and of the probes, from any kind of subject."""
 
+import json
 import re
+import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,79 +14,245 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ssl_transfer import config, recipe
+from ssl_transfer import config, evaluation, recipe
+from ssl_transfer.checkpoint import load_model
 from ssl_transfer.data import load_images
-from ssl_transfer.evaluation import compute_features
-from ssl_transfer.probes import knn_accuracy
-from tests.test_config import ROOT
+from ssl_transfer.evaluation import compute_features, make_subject
+from ssl_transfer.probes import extract_features
+
+ROOT = Path(__file__).parent.parent
+# The programs that find what each of a recipe's kinds of scores finds, with the same settings.
+PROGRAMS = {
+    "knn --k 5 20": {"kind": "knn", "k": [5, 20]},
+    "knn --k 5 --majority": {"kind": "knn", "k": [5], "weighted": False},
+    "linear_probe": {"kind": "linear_probe"},
+    "linear_probe --protocol sgd --epochs 3": {"kind": "linear_probe", "protocol": "sgd", "epochs": 3},
+    "linear_probe --protocol augmented --epochs 1 --augment digits": {
+        **{"kind": "linear_probe", "protocol": "augmented", "epochs": 1, "augment": "digits"}
+    },
+    "few_shot --labels-per-class 1 --fractions 0.1": {"kind": "few_shot", "labels_per_class": [1], "fractions": [0.1]},
+    "finetune --epochs 1 --augment digits": {"kind": "finetune", "epochs": 1, "augment": "digits"},
+    "retrieval --k 1": {"kind": "retrieval", "k": [1]},
+    "retrieval --k 1 --metric euclidean --layer output": {
+        **{"kind": "retrieval", "k": [1], "metric": "euclidean", "layer": "output"}
+    },
+    "clustering": {"kind": "clustering"},
+}
 
 
-def program(name: str, *arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "eval" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """Run a program of eval/ as a person does, but in this process; returns the scores that it writes."""
+
+    def run(command: str, *arguments: object) -> list[dict]:
+        name, *words = command.split()
+        monkeypatch.setattr(
+            sys, "argv", [f"{name}.py", *map(str, arguments), *words, "--json", f"{tmp_path}/found.json"]
+        )
+        runpy.run_path(str(ROOT / "eval" / f"{name}.py"), run_name="__main__")
+        return json.loads((tmp_path / "found.json").read_text())["scores"]
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory) -> Path:
+    """A run of two steps in bfloat16, scored in every way that a program can score it."""
     folder = tmp_path_factory.mktemp("runs")
-    overrides = ["train.steps=2", "score=[]", "train.cpu_threads=1", "train.precision=full", f"train.runs={folder}"]
-    return recipe.run(config.load(ROOT / "recipes" / "digits" / "simclr.yaml", overrides))
+    score = json.dumps([{"kind": "agreement"}, *PROGRAMS.values()])
+    overrides = [f"score={score}", f"train.runs={folder}", *(f"train.{s}" for s in ("steps=2", "cpu_threads=1"))]
+    overrides += ["train.precision=bf16", "task.teacher.recipe.train.steps=2"]
+    return recipe.run(config.load(ROOT / "recipes" / "digits" / "transfer.yaml", overrides))
+
+
+@pytest.fixture(scope="module")
+def scored(run) -> dict[str, dict]:
+    """The student's scores by column."""
+    scores = json.loads((run / "scores.json").read_text())["scores"]
+    return {score["metric"]: score for score in scores if score["model"].startswith("student")}
 
 
 @pytest.fixture(scope="module")
 def digits():
-    from ssl_transfer.checkpoint import load_model
-
-    return [load_images("digits", Path(), split=split, download=False) for split in ("train", "test")], load_model
+    return [load_images("digits", Path(), split=split, download=False) for split in ("train", "test")]
 
 
-@pytest.mark.slow
-def test_knn_on_a_run_is_the_probe_on_its_features(run, digits):
-    (train, test), load_model = digits
-    model = load_model(run)[0]
-    x = [compute_features(model, images) for images in (train, test)]
-    expected = knn_accuracy(x[0], train.labels, x[1], test.labels, k=[5], temperature=0.1)[5, 0.1]
-    done = program("knn", run, "--k", 5)
-    assert done.returncode == 0, done.stderr
-    assert f"kNN k=5 T=0.1  {100 * expected:.2f} %" in done.stdout
-
-
-@pytest.mark.slow
-def test_linear_probe_on_saved_features_agrees_with_sklearn(tmp_path):
+def feature_file(path: Path, **changes: object) -> Path:
     generator = np.random.default_rng(0)
     centers = generator.normal(size=(4, 12))
     y = generator.integers(0, 4, 600)
     x = (centers[y] + 1.5 * generator.normal(size=(600, 12))).astype(np.float32)
-    np.savez(tmp_path / "x.npz", train_x=x[:400], train_y=y[:400], test_x=x[400:], test_y=y[400:])
-    done = program("linear_probe", "--features", tmp_path / "x.npz")
-    assert done.returncode == 0, done.stderr
-    accuracy = float(re.search(r"linear probe  ([\d.]+) %", done.stdout).group(1))
-    strength = float(re.search(r"L2 strength (\S+) of", done.stdout).group(1))
-    scaler = StandardScaler().fit(x[:400])
-    sklearn = LogisticRegression(C=1 / (400 * strength), tol=1e-8, max_iter=5000)
-    sklearn.fit(scaler.transform(x[:400]), y[:400])
-    assert accuracy == pytest.approx(100 * sklearn.score(scaler.transform(x[400:]), y[400:]), abs=0.51)
+    np.savez(path, **{"train_x": x[:400], "train_y": y[:400], "test_x": x[400:], "test_y": y[400:]} | changes)
+    return path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "name one of a run folder, --timm NAME or --features FILE; given: none"),
-        (["--timm", "resnet19", "--dataset", "digits"], "no backbone named 'resnet19' in timm: did you mean resnet18"),
-        (["--timm", "resnet18"], "name the data set to score on"),
-        (["--features", "nothing.npz"], "nothing.npz"),
-    ],
-)
-def test_a_mistake_is_one_sentence(arguments, words):
-    done = program("knn", *arguments)
-    assert done.returncode == 2
-    assert words in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_a_program_finds_the_numbers_of_the_recipe(run, scored, program, command):
+    found = program(command, run)
+    assert found
+    for score in found:
+        expected = scored[score["metric"]]
+        assert (score["value"], score["sd"], score["n"]) == (expected["value"], expected["sd"], expected["n"])
+        assert score["protocol"] == expected["protocol"]
+        assert score["protocol"]["precision"] == "float32"
+
+
+@pytest.mark.slow
+def test_agreement_of_two_runs_is_that_of_the_recipe(run, scored, program):
+    found = program("agreement", run, "--teacher", run.parent / "digits-simclr")
+    assert {score["metric"] for score in found} == {"overlap 10", "CKA", "Spearman"}
+    assert all(score["value"] == scored[score["metric"]]["value"] for score in found)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_numbers_of_one(run, scored, tmp_path, free_port):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    for command in ("knn --k 5 20", "linear_probe --protocol augmented --epochs 1 --augment digits"):
+        name, *words = command.split()
+        arguments = [ROOT / "eval" / f"{name}.py", run, *words, "--cache", tmp_path, "--json", tmp_path / "two.json"]
+        command = [*launch, "--main_process_port", free_port, *arguments]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        for score in json.loads((tmp_path / "two.json").read_text())["scores"]:
+            assert score["value"] == scored[score["metric"]]["value"]
+        assert done.stdout.count("%") == len(json.loads((tmp_path / "two.json").read_text())["scores"])  # one speaks
+
+
+@pytest.mark.slow
+def test_scores_carry_hashes_and_the_file_versions_and_a_date(run, scored):
+    protocol = scored["kNN 5"]["protocol"]
+    assert len(protocol["weights"]) == 16 and set(protocol["fingerprints"]) == {"train", "test"}
+    assert "mean (0.3052,)" in protocol["preprocessing"]
+    content = json.loads((run / "scores.json").read_text())
+    assert content["versions"]["scikit-learn"] and content["date"] and content["retention"]["kNN 5"] > 0
+
+
+def test_linear_probe_on_saved_features_agrees_with_sklearn(tmp_path, program):
+    path = feature_file(tmp_path / "x.npz")
+    (found,) = program("linear_probe", "--features", path)
+    strength = found["protocol"]["strength"]
+    with np.load(path) as x:
+        scaler = StandardScaler().fit(x["train_x"])
+        sklearn = LogisticRegression(C=1 / (400 * strength), tol=1e-8, max_iter=5000)
+        sklearn.fit(scaler.transform(x["train_x"]), x["train_y"])
+        expected = sklearn.score(scaler.transform(x["test_x"]), x["test_y"])
+    assert found["value"] == pytest.approx(expected, abs=0.0051)  # one of 200 images
+
+
+@pytest.mark.slow
+def test_a_folder_with_a_model_and_no_recipe_is_scored_on_the_data_named_and_left_as_it_is(run, tmp_path, program):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (model / name).write_bytes((run / name).read_bytes())
+    found = program("retrieval --k 1", model, "--dataset", "digits")
+    assert found == [score | {"model": str(model)} for score in program("retrieval --k 1", run)]
+    assert sorted(path.name for path in model.iterdir()) == ["config.json", "model.safetensors"]
+
+
+MISTAKES = [
+    ("knn", "name one of a run or exported folder, --timm NAME, .* or --features FILE; given: none"),
+    ("knn --timm resnet18 --features x.npz", "given: timm, features"),
+    ("knn --timm resnet19 --dataset digits", "no network named 'resnet19' in timm: did you mean resnet1"),
+    ("knn --timm resnet18", "name the data set to score on"),
+    ("knn nowhere --dataset digits", "nowhere holds no trained model"),
+    ("knn --file model.pth --dataset digits", "--file needs --backbone"),
+    ("knn --features nothing.npz", "nothing.npz"),
+    ("knn --features features.txt", "features.txt is no npz file"),
+    ("knn --features good.npz --k 500", "k is 500 but there are 400 images to search"),
+    ("retrieval --features good.npz --k 200", "k is 200 but there are 199 images to search"),
+    ("few_shot --features good.npz --labels-per-class 300", "the smallest class has"),
+    (
+        "linear_probe --features good.npz --protocol augmented",
+        "is a table of features; this protocol needs the network",
+    ),
+    ("linear_probe --features absent.npz", "test_y has 1 classes that are absent from train_y"),
+    ("linear_probe --features unlabelled.npz", "train_y has 400 of 400 labels missing"),
+    ("clustering --features broken.npz", "test_x has 2 of 200 rows that are not finite"),
+    ("agreement --features good.npz --teacher short.npz", "student has 200 rows but teacher has 100"),
+    ("knn --features narrow.npz", "train_x has 12 dimensions but test_x has 5"),
+]
+
+
+@pytest.mark.parametrize(("command", "words"), MISTAKES)
+def test_a_mistake_is_one_sentence(command, words, program, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(200, 12))
+    broken = x.copy()
+    broken[[3, 7], 2] = np.inf
+    feature_file(tmp_path / "good.npz")
+    feature_file(tmp_path / "absent.npz", test_y=np.full(200, 9))
+    feature_file(tmp_path / "unlabelled.npz", train_y=np.full(400, -1))
+    feature_file(tmp_path / "broken.npz", test_x=broken)
+    feature_file(tmp_path / "narrow.npz", test_x=x[:, :5])
+    feature_file(tmp_path / "short.npz", test_x=x[:100], test_y=np.arange(100) % 4)
+    with pytest.raises(SystemExit) as stop:
+        program(command)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(words, said), said
 
 
 def test_features_do_not_depend_on_the_batch_they_are_computed_in(run, digits):
-    (_, test), load_model = digits
     model = load_model(run)[0]
-    whole = compute_features(model, test)
-    alone = compute_features(model, test.subset(torch.tensor([7])))
+    whole = compute_features(model, digits[1])
+    alone = compute_features(model, digits[1].subset(torch.tensor([7])))
     torch.testing.assert_close(whole[7:8], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def model(run):
+    return load_model(run)[0]
+
+
+def test_features_are_kept_and_computed_again_only_where_something_differs(model, digits, tmp_path, monkeypatch):
+    computed = []
+
+    def counting(network, pixels, **options):
+        computed.append(len(pixels))
+        return extract_features(network, pixels, **options)
+
+    monkeypatch.setattr(evaluation, "extract_features", counting)
+    first = make_subject("student", model, digits, cache=tmp_path)
+    again = make_subject("student", model, digits, cache=tmp_path)
+    assert computed == [len(images) for images in digits]
+    assert torch.equal(first.features.train_x, again.features.train_x)
+    assert torch.equal(first.features.test_x, again.features.test_x)
+
+    make_subject("student", model, digits, layer="output", cache=tmp_path)
+    fewer = [digits[0].subset(torch.arange(50)), digits[1]]
+    make_subject("student", model, fewer, cache=tmp_path)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.01)
+    changed = make_subject("student", model, digits, cache=tmp_path)
+    assert computed[2:] == [len(digits[0]), len(digits[1]), 50, len(digits[0]), len(digits[1])]
+    assert not torch.equal(changed.features.test_x, first.features.test_x)
+
+
+def test_every_layer_has_its_name_and_width(model, digits):
+    stage = make_subject("student", model, digits, layer="stages.0")
+    features = make_subject("student", model, digits)
+    assert stage.protocol["layer"] == "stages.0" and stage.protocol["width"] < features.protocol["width"]
+    last = make_subject("student", model, digits, layer="stages.2")
+    torch.testing.assert_close(last.features.test_x, features.features.test_x)
+    with pytest.raises(ValueError, match="the model gives features"):
+        make_subject("student", model, digits, layer="projection")
+
+
+def test_a_model_whose_features_are_not_finite_is_named(model, digits):
+    with torch.no_grad():
+        list(model.parameters())[-1].fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"student \(small\) on digits train has 1442 of 1442 rows .* not finite"):
+        make_subject("student (small)", model, digits, layer="output")
+
+
+def test_images_without_labels_can_be_compared_but_not_classified(model, digits):
+    from ssl_transfer import measures
+
+    unlabelled = [replace(images, labels=None) for images in digits]
+    subject = make_subject("student", model, unlabelled)
+    assert measures.agreement(subject, subject, k=5)[0].value == 1
+    with pytest.raises(ValueError, match="train_y has 1442 of 1442 labels missing"):
+        measures.knn(subject, k=[5])

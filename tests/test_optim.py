@@ -53,11 +53,13 @@ def test_adamw_equals_torchs(weight_decay):
     torch.testing.assert_close(train(mine, optimizer), train(theirs, reference))
 
 
+@pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
-def test_lars_equals_the_formula(weight_decay):
+def test_lars_equals_the_formula(weight_decay, clip):
     """You et al., 2017, algorithm 1: local rate 0.001 |w| / (|g| + decay |w|), on decayed weights only."""
     mine, theirs = make_network(), make_network()
-    optimizer = create_optimizer(mine, name="lars", lr=2.0, weight_decay=weight_decay, momentum=0.9)
+    trust = {"trust_coefficient": 0.5, "trust_clip": True} if clip else {}
+    optimizer = create_optimizer(mine, name="lars", lr=2.0, weight_decay=weight_decay, momentum=0.9, **trust)
     velocity = [torch.zeros_like(parameter) for parameter in theirs.parameters()]
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):
@@ -66,7 +68,8 @@ def test_lars_equals_the_formula(weight_decay):
         for index, weight in enumerate(theirs.parameters()):
             gradient = weight.grad
             if weight.ndim > 1:
-                local = 0.001 * weight.norm() / (gradient.norm() + weight_decay * weight.norm() + 1e-8)
+                local = weight.norm() / (gradient.norm() + weight_decay * weight.norm() + 1e-8)
+                local = (0.5 * local / 2.0).clamp(max=1) if clip else 0.001 * local  # 2.0: the learning rate
                 gradient = local * (gradient + weight_decay * weight)
             velocity[index] = 0.9 * velocity[index] + gradient
             weight.data -= 2.0 * velocity[index].detach()
@@ -121,3 +124,13 @@ def test_state_round_trip_continues_exactly(name):
 def test_unknown_name_is_told_in_one_line():
     with pytest.raises(ValueError, match="no optimizer named 'adamm': choose sgd, adamw, lars"):
         create_optimizer(make_network(), name="adamm", lr=0.1, weight_decay=0.0)
+
+
+def test_a_named_part_learns_at_its_own_rate_and_keeps_the_rules_of_weight_decay():
+    network = make_network()
+    optimizer = create_optimizer(network, name="adamw", lr=0.01, weight_decay=0.1, lr_scales={"3": 100.0})
+    set_lr(optimizer, 0.02)
+    rate = {id(p): (group["lr"], group["weight_decay"]) for group in optimizer.param_groups for p in group["params"]}
+    assert rate[id(network[0].weight)] == (0.02, 0.1) and rate[id(network[0].bias)] == (0.02, 0.0)
+    assert rate[id(network[3].weight)] == (2.0, 0.1) and rate[id(network[3].bias)] == (2.0, 0.0)
+    assert len(rate) == len(list(network.parameters()))

@@ -125,11 +125,12 @@ def test_scores_compare_teacher_student_untrained_and_pixels(one_process, capsys
     content = json.loads((folder / "scores.json").read_text())
     table = {(score["model"], score["metric"]): score for score in content["scores"]}
     models = ["teacher (tiny_convnet)", "student (cifar_resnet8)", "untrained (cifar_resnet8)", "raw pixels"]
-    assert list(table) == [(model, metric) for model in models for metric in ("kNN 5", "kNN 20", "1/class")]
+    assert list(table) == [(model, metric) for model in models for metric in ("kNN 5", "kNN 20", "1/class (3 draws)")]
     assert all(0 < score["value"] <= 1 for score in table.values())
     knn = table["raw pixels", "kNN 5"]
-    protocol = {"layer", "precision", "n_train", "n_test", "probe", "k", "temperature", "similarity"}
-    assert set(knn["protocol"]) == protocol and knn["protocol"]["k"] == 5
+    protocol = {"layer", "precision", "width", "data", "n_train", "n_test", "fingerprints"}
+    assert set(knn["protocol"]) == protocol | {"probe", "k", "temperature", "metric", "vote"}
+    assert knn["protocol"]["k"] == 5 and knn["protocol"]["layer"] == "pixels"
     assert content["fingerprints"].keys() == {"train", "test"} and content["versions"]["torch"]
     capsys.readouterr()
 

@@ -30,7 +30,29 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         UserError: with every problem of the file and of the overrides.
     """
     path = Path(path)
-    raw = _complete(_read(path), path.parent)
+    return _validated(_complete(_read(path), path.parent), path, overrides)
+
+
+def load_teacher(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe with a teacher, or a file that has only its ``teacher`` and ``data``, made a recipe of.
+
+    Raises:
+        UserError: with every problem of the file and of the overrides, or because there is no teacher in it.
+    """
+    path = Path(path)
+    raw = _read(path)
+    if "teacher" in raw:
+        data = {"batch_size": 2, "augment": "eval", **raw.pop("data")} if isinstance(raw.get("data"), dict) else None
+        task = {"kind": "relaxed_contrastive", "teacher": raw.pop("teacher")}
+        raw |= {"name": "teacher", "seed": 0, "model": {"backbone": "resnet18"}, "task": task, "score": []}
+        raw |= {"optim": {"name": "sgd", "lr": 1.0}, "train": {"epochs": 1}} | ({"data": data} if data else {})
+    recipe = _validated(_complete(raw, path.parent), path, overrides)
+    if getattr(recipe.task, "teacher", None) is None:
+        raise UserError(f"{path} has no teacher: give a recipe with task.teacher, or a file with teacher and data")
+    return recipe
+
+
+def _validated(raw: dict[str, Any], path: Path, overrides: Sequence[str]) -> Recipe:
     problems = []
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -96,6 +118,9 @@ def _read(path: Path) -> dict[str, Any]:
     return raw
 
 
+_WHERE = {"data": ("root", "download", "workers"), "train": ("runs", "cpu_threads", "tracker")}
+
+
 def _complete(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Write out what may be written short: an augmentation's preset, a teacher's recipe by its path.
 
@@ -112,7 +137,7 @@ def _complete(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         teacher["recipe"] = _complete(_read(path), path.parent)
     recipe = teacher.get("recipe")
     if isinstance(recipe, dict):
-        for section, keys in {"data": ("root", "download"), "train": ("runs", "cpu_threads", "tracker")}.items():
+        for section, keys in _WHERE.items():
             student, own = raw.get(section), recipe.get(section)
             if isinstance(student, dict) and isinstance(own, dict):
                 own.update({key: student[key] for key in keys if key in student})

@@ -10,8 +10,8 @@ from ssl_transfer.config.data import Data
 from ssl_transfer.config.fields import Section
 from ssl_transfer.config.messages import short
 from ssl_transfer.config.model import Model, Teacher
-from ssl_transfer.config.scores import Score
-from ssl_transfer.config.tasks import Task
+from ssl_transfer.config.scores import Scores
+from ssl_transfer.config.tasks import Pretraining, Task
 from ssl_transfer.config.training import Optim, Train
 
 
@@ -25,7 +25,12 @@ class Recipe(Section):
     task: Task
     optim: Optim
     train: Train
-    score: list[Score]
+    score: Scores
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model ends in a classifier that learns labels."""
+        return self.task.kind == "classify" or getattr(self.task, "labels", None) is not None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -33,10 +38,16 @@ class Recipe(Section):
             raise ValueError(
                 f"optim.warmup_epochs is {self.optim.warmup_epochs:g} but train.epochs only {self.train.epochs}"
             )
-        if self.task.kind == "simclr" and self.data.views != 2:
-            raise ValueError(f"simclr contrasts exactly two views, data.views is {self.data.views}")
-        if self.task.kind == "simclr" and self.model.embedding_dim is not None:
-            raise ValueError("simclr ends in a projection: write task.projection_dim instead of model.embedding_dim")
+        if isinstance(self.task, Pretraining) and self.data.views != 2:
+            raise ValueError(f"{self.task.kind} contrasts exactly two views, data.views is {self.data.views}")
+        if isinstance(self.task, Pretraining) and self.model.embedding_dim is not None:
+            raise ValueError(
+                f"{self.task.kind} ends in a projection: write task.projection_dim instead of model.embedding_dim"
+            )
+        if self.classifies and self.model.embedding_dim is not None:
+            raise ValueError("a model that learns labels ends in a classifier: leave out model.embedding_dim")
+        if not self.classifies and any(kind.kind == "classification" for kind in self.score):
+            raise ValueError("score classification needs a classifier: write task.kind=classify or task.labels=true")
         if self.task.kind in ("fitnet", "attention_transfer", "vid") and self.train.micro_batch_size is not None:
             raise ValueError(
                 f"{self.task.kind} is a mean over images: lower data.batch_size instead of micro_batch_size"
@@ -52,7 +63,7 @@ Recipe.model_rebuild()
 _NOT_IDENTITY = {
     "name": True,
     "score": True,
-    "data": {"root", "download"},
+    "data": {"root", "download", "test", "on_error", "resident", "workers"},
     "train": {"runs", "log_every", "checkpoint_every", "tracker", "cpu_threads"},
 }
 

@@ -2,9 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ssl_transfer.config.fields import Count, NotNegative, Positive, Section
+from ssl_transfer.config.fields import Count, Counts, NotNegative, Positive, Section
+
+
+class Lars(Section):
+    """How LARS adapts the rate of a weight: ``trust_coefficient * |weight| / |gradient|``, times the learning rate."""
+
+    trust_coefficient: Positive = 0.001
+    trust_clip: bool = False  # not times the learning rate, but at most it (LARC)
 
 
 class Optim(Section):
@@ -14,9 +21,28 @@ class Optim(Section):
     lr: Positive
     weight_decay: NotNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    schedule: Literal["cosine", "constant"] = "cosine"
+    decay_all: Literal[True] | None = None  # weight decay also of biases and norms, as torch's optimizers have it
+    lars: Lars | None = None  # null: its defaults
+    schedule: Literal["cosine", "constant", "multi_step"] = "cosine"
+    milestones: Counts | None = None  # of multi_step: the epochs from which on the rate is a tenth of what it was
     warmup_epochs: NotNegative = 0.0
     final_lr: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _lars_of_lars(self) -> "Optim":
+        if self.lars is not None and self.name != "lars":
+            raise ValueError(f"lars settings are for the optimizer lars, name is {self.name}: leave them out")
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_of_multi_step(self) -> "Optim":
+        if (self.schedule == "multi_step") != (self.milestones is not None):
+            raise ValueError(
+                f"schedule {self.schedule} with milestones {self.milestones}: give them with multi_step, only then"
+            )
+        if self.milestones is not None and self.warmup_epochs:
+            raise ValueError("multi_step has no warm-up: leave out warmup_epochs, or take schedule cosine")
+        return self
 
 
 class Train(Section):

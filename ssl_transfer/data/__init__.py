@@ -1,4 +1,4 @@
-"""Images in memory, augmented views and batches, all pure functions of (seed, epoch, image, view).
+"""Images held or streamed, augmented views and batches, all pure functions of (seed, epoch, image, view).
 
 Names are imported when first used, so that ``ssl_transfer.data.presets`` can be read without loading torch.
 """

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data.augment import Augment
 from ssl_transfer.data.counter import epoch_order
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.sampling import ClassBalanced
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,19 @@ class Batch:
     index: Int64[Tensor, " n"]
     labels: Int64[Tensor, " n"] | None
     step: int
+    view_id: int = 0  # of the views of an image: the epoch, or with fixed views the epoch modulo their number
+    teacher: Float32[Tensor, "rows d"] | None = None  # what it makes of all first views, then all second, if remembered
 
 
 class Batches:
-    """The batches of a run over resident images, views made on the images' device.
+    """The batches of a run, views made on the images' device.
 
     ``batch_size`` is global. Each epoch visits the images in a new order; a process takes its contiguous share of each
     global batch, so shares put together in the order of ranks are the batch that one process would have made.
     With ``drop_last`` the images that fill no whole batch sit an epoch out; without it the last batch of an epoch is
-    the smaller remainder, which must split evenly too.
+    the smaller remainder, which must split evenly too. With ``per_class`` every batch has so many images of each of its
+    classes (:class:`ssl_transfer.data.sampling.ClassBalanced`), and an epoch is as many whole batches.
+    With ``fixed_views`` an image is seen in so many versions of its views, one an epoch, over and over.
     """
 
     def __init__(
@@ -40,6 +46,8 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         drop_last: bool = True,
+        per_class: int | None = None,
+        fixed_views: int | None = None,
     ):
         if batch_size % world:
             raise ValueError(
@@ -53,28 +61,58 @@ class Batches:
             raise ValueError(
                 f"The last batch of {len(images) % batch_size} images does not split over {world} processes: drop it."
             )
+        if per_class is not None and images.labels is None:
+            raise ValueError(f"per_class {per_class} needs labels, and {images.name} {images.split} has none.")
+        if per_class is not None and not drop_last:
+            raise ValueError(f"per_class {per_class} makes whole batches only: leave drop_last on.")
         self.images, self.views, self.seed = images, tuple(views), seed
+        self.balanced = (
+            None
+            if per_class is None or images.labels is None
+            else ClassBalanced(images.labels.cpu(), batch_size=batch_size, per_class=per_class)
+        )
         self.batch_size, self.rank, self.world = batch_size, rank, world
         whole, rest = divmod(len(images), batch_size)
         self.steps_per_epoch = whole if drop_last or not rest else whole + 1
-        self._order: tuple[int, Int64[Tensor, " n"]] | None = None  # of the epoch asked for last
+        self.fixed_views = fixed_views
+        # Two epochs: where pixels are streamed, the next one's order is asked for before this one has ended.
+        self._epoch_order = lru_cache(maxsize=2)(partial(_order, seed, len(images)))
+        self.index = lru_cache(maxsize=16)(self._index)
+        self._read = images.reader(self.index)
 
     def batch(self, step: int) -> Batch:
         """This process's share of the given step's batch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        rows = self._epoch_order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        share = len(rows) // self.world
-        index = rows[self.rank * share : (self.rank + 1) * share]  # on the CPU, where parameters are drawn
+        epoch, _ = divmod(step, self.steps_per_epoch)
+        view_id = epoch % self.fixed_views if self.fixed_views else epoch
+        index = self.index(step)
         on_device = index.to(self.images.pixels.device)
-        pixels = self.images.pixels[on_device]
-        views = tuple(
-            augment(pixels, seed=self.seed, epoch=epoch, index=index, view=view)
+        labels = None if self.images.labels is None else self.images.labels[on_device]
+        return Batch(self.views_of(self._read(step), index, view_id), on_device, labels, step, view_id)
+
+    def views_of(
+        self, pixels: UInt8[Tensor, "n c height width"], index: Int64[Tensor, " n"], view_id: int
+    ) -> tuple[Float32[Tensor, "n c h w"], ...]:
+        """The views that carry this number, of the images in these rows."""
+        return tuple(
+            augment(pixels, seed=self.seed, epoch=view_id, index=index, view=view)
             for view, augment in enumerate(self.views)
         )
-        labels = None if self.images.labels is None else self.images.labels[on_device]
-        return Batch(views=views, index=on_device, labels=labels, step=step)
 
-    def _epoch_order(self, epoch: int) -> Int64[Tensor, " n"]:
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, epoch_order(self.seed, epoch, len(self.images)))
-        return self._order[1]
+    def close(self) -> None:
+        """End the workers that decode the images of coming steps, where there are any."""
+        self._read.close()
+
+    def _index(self, step: int) -> Int64[Tensor, " n"]:
+        """The rows of this process's share of a step's batch; on the CPU, where parameters are drawn."""
+        rows = self._rows(*divmod(step, self.steps_per_epoch))
+        share = len(rows) // self.world
+        return rows[self.rank * share : (self.rank + 1) * share]
+
+    def _rows(self, epoch: int, place: int) -> Int64[Tensor, " n"]:
+        if self.balanced is not None:
+            return self.balanced.rows(seed=self.seed, epoch=epoch, place=place)
+        return self._epoch_order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def _order(seed: int, length: int, epoch: int) -> Int64[Tensor, " n"]:
+    return epoch_order(seed, epoch, length)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
-ORDER, AUGMENT = 0, 1  # the streams in use
+ORDER, AUGMENT, CLASSES, MEMBERS, MIX, SUBSET = range(6)  # the streams in use
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -47,8 +47,12 @@ def uniform(
 
 def epoch_order(seed: int, epoch: int, length: int, device: torch.device | None = None) -> Int64[Tensor, " length"]:
     """The order of the images in an epoch: sorted by a 64-bit word each, the lower index first where words tie."""
-    index = torch.arange(length, device=device)
-    words = philox(_counter(torch.zeros_like(index), index, epoch, ORDER, 0), _key(seed))
+    return shuffle(torch.arange(length, device=device), seed=seed, stream=ORDER, epoch=epoch)
+
+
+def shuffle(index: Int64[Tensor, " n"], *, seed: int, stream: int, epoch: int, place: int = 0) -> Int64[Tensor, " n"]:
+    """An order of the rows, by a 64-bit word of each row's ``index``; ``place`` tells shuffles of an epoch apart."""
+    words = philox(_counter(torch.full_like(index, place), index, epoch, stream, 0), _key(seed))
     signed_high = words[:, 0] - 2**31  # so that the 64-bit word fits into a signed integer
     return torch.sort(signed_high * 2**32 + words[:, 1], stable=True).indices
 

@@ -1,24 +1,32 @@
-"""Data sets by name, each split loaded whole as uint8."""
+"""Data sets by name."""
 
 import difflib
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 from torchvision.datasets.utils import check_integrity
 
-from ssl_transfer.data.folder import load_folder
+from ssl_transfer.data.fine_grained import PUBLISHED, find_fine_grained
+from ssl_transfer.data.folder import find_folder
+from ssl_transfer.data.hugging_face import find_saved
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.opening import open_pictures
+from ssl_transfer.data.pictures import Pictures
+from ssl_transfer.data.shards import find_shards
 
 Loader = Callable[[Path, str, bool], Images]  # (root, split, download)
 
-STL10_FOLDS = {f"fold{number}": number for number in range(10)}  # the predefined thousand labeled images each
+DECODED = ("folder", "hf", "webdataset", *PUBLISHED)  # files of any size; the others come as arrays
 
 
 def load_images(
@@ -29,18 +37,33 @@ def load_images(
     download: bool,
     image_size: int | None = None,
     on_error: str = "raise",
+    resident: Literal["auto", True, False] = "auto",
+    workers: int = 0,
+    memory: Path | None = None,
+    train_classes: int | None = None,
 ) -> Images:
     """The images of one split of a data set, from the files under ``root`` (``digits`` needs none).
 
-    ``image_size`` and ``on_error`` are for ``folder`` alone. Every data set has the splits train and test; ``stl10``
-    has unlabeled, train+unlabeled and fold0 to fold9 too.
+    What is not published as arrays (:data:`DECODED`) needs ``image_size``; ``on_error``, ``resident``, ``workers`` and
+    ``memory`` are those of :func:`ssl_transfer.data.opening.open_pictures`. With ``train_classes`` a folder's classes
+    are split as :func:`ssl_transfer.data.fine_grained.find_fine_grained` does. Every data set has the splits train and
+    test; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of the split train);
+    ``folder``, ``hf`` and ``webdataset`` have what their files give.
     """
-    if dataset == "folder":
+    if dataset in DECODED:
         if image_size is None:
-            raise ValueError("dataset folder needs image_size, the side in pixels to which its images are brought.")
-        return load_folder(root, split=split, image_size=image_size, on_error=on_error)
+            raise ValueError(f"dataset {dataset} needs image_size, the side in pixels to which its images are brought.")
+        images = open_pictures(
+            _find(dataset, Path(root), split, train_classes),
+            image_size=image_size,
+            on_error=on_error,
+            resident=resident,
+            workers=workers,
+            memory=memory,
+        )
+        return _tell_queries(images, Path(root)) if (dataset, split) == ("in_shop", "test") else images
     if dataset not in _LOADERS:
-        known = [*_LOADERS, "folder"]
+        known = [*_LOADERS, *DECODED]
         close = difflib.get_close_matches(dataset, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
         raise ValueError(f"dataset {dataset} is unknown: {hint}")
@@ -48,6 +71,19 @@ def load_images(
     if split not in splits:
         raise ValueError(f"dataset {dataset} has no split {split}: choose one of {', '.join(splits)}.")
     return load(Path(root), split, download)
+
+
+def _find(dataset: str, root: Path, split: str, train_classes: int | None) -> Pictures:
+    if dataset in PUBLISHED or train_classes is not None:
+        return find_fine_grained(dataset, root, split, train_classes=train_classes)
+    return {"folder": find_folder, "hf": find_saved, "webdataset": find_shards}[dataset](root, split)
+
+
+def _tell_queries(images: Images, root: Path) -> Images:
+    queries, gallery = (len(find_fine_grained("in_shop", root, part)) for part in ("query", "gallery"))
+    if len(images) != queries + gallery:
+        raise ValueError("in_shop cannot tell its queries from its gallery without all images: set on_error to raise.")
+    return replace(images, queries=queries)
 
 
 def _digits(root: Path, split: str, download: bool) -> Images:
@@ -85,10 +121,8 @@ def _cifar(dataset: type[CIFAR10], name: str, classes: int, mean: tuple[float, .
 
 def _stl10(root: Path, split: str, download: bool) -> Images:
     files = dict(STL10.train_list + STL10.test_list)
-    part, fold = ("train", STL10_FOLDS[split]) if split in STL10_FOLDS else (split, None)
     folder = root / STL10.base_folder
-    loader = partial(STL10, root, part, folds=fold, download=download)
-    data = _load(loader, "stl10", folder, files, download)
+    data = _load(partial(STL10, root, split, download=download), "stl10", folder, files, download)
     labeled = "unlabeled" not in split
     return Images(
         pixels=torch.from_numpy(np.ascontiguousarray(data.data)),
@@ -98,7 +132,15 @@ def _stl10(root: Path, split: str, download: bool) -> Images:
         split=split,
         mean=(0.4467, 0.4398, 0.4066),
         std=(0.2603, 0.2566, 0.2713),
+        folds=_stl10_folds(folder / STL10.folds_list_file) if split == "train" else None,
     )
+
+
+def _stl10_folds(path: Path) -> tuple[Int64[Tensor, " _"], ...]:
+    """The rows of each predefined fold. The published protocol: train on each thousand, test, and take the mean."""
+    if not path.is_file():
+        raise FileNotFoundError(f"stl10 lacks {path.name} in {path.parent}: put the file there.")
+    return tuple(torch.tensor([int(row) for row in line.split()]) for line in path.read_text().splitlines() if line)
 
 
 def _load(loader: Callable[[], Any], name: str, folder: Path, files: dict[str, str], download: bool) -> Any:
@@ -134,5 +176,5 @@ _LOADERS: dict[str, tuple[tuple[str, ...], Loader]] = {
         ("train", "test"),
         _cifar(CIFAR100, "cifar100", 100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
     ),
-    "stl10": (("train", "test", "unlabeled", "train+unlabeled", *STL10_FOLDS), _stl10),
+    "stl10": (("train", "test", "unlabeled", "train+unlabeled"), _stl10),
 }

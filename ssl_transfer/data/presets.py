@@ -53,6 +53,8 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
     "byol": _BYOL_VIEWS,
     # He et al., "Deep residual learning" (CVPR 2016), section 4.2: the supervised CIFAR recipe.
     "weak": [dict(crop_padding=4, flip=0.5)],
+    # What most published linear probes and fine-tunings show the network (He et al., CVPR 2020).
+    "crop": [dict(crop_scale=(0.08, 1.0), flip=0.5)],
     "eval": [{}],
     # Small gray digits: a mirrored digit is another sign, and a small crop of one may be any digit.
     "digits": [dict(crop_scale=(0.5, 1.0), color_jitter=0.8, brightness=0.4, contrast=0.4)] * 2,

@@ -20,3 +20,21 @@ WEIGHTS = {
     "contrastive_representation": 1.0,  # LabelRelaxation; RepDistiller 0.8
     "soft_targets": 0.9,  # RepDistiller, beside 0.1 of cross-entropy
 }
+
+# What a transfer weighs beside the cross entropy with labels, by its kind in a recipe: RepDistiller's, made for
+# CIFAR-100 and SGD, where it has the loss; 1 where it does not and nothing else is published.
+WITH_LABELS: dict[str, dict[str, float]] = {
+    "relaxed_contrastive": {"cross_entropy": 1.0, "weight": 1.0},  # the paper's own weight is not known
+    "relaxed_multi_similarity": {"cross_entropy": 1.0, "weight": 1.0},
+    "rkd": {"cross_entropy": 1.0, "distance_weight": 25.0, "angle_weight": 50.0},
+    "pkt": {"cross_entropy": 1.0, "weight": 30000.0},
+    "dark_rank": {"cross_entropy": 1.0, "weight": 1.0},
+    "similarity_preserving": {"cross_entropy": 1.0, "weight": 3000.0},  # theirs is on the last map, not the features
+    "correlation_congruence": {"cross_entropy": 1.0, "weight": 0.02},
+    "seed": {"cross_entropy": 1.0, "weight": 1.0},
+    "fitnet": {"cross_entropy": 1.0, "weight": 100.0},
+    "attention_transfer": {"cross_entropy": 1.0, "weight": 1000.0},
+    "vid": {"cross_entropy": 1.0, "weight": 1.0},
+    "crd": {"cross_entropy": 1.0, "weight": 0.8},
+    "soft_targets": {"cross_entropy": 0.1, "weight": 0.9},
+}

@@ -40,8 +40,16 @@ class Backbone(nn.Module):
         self.name = name
         self.num_features = num_features
         self.input_size = preprocessing.input_size
+        self.frozen: tuple[str, ...] = ()  # modules of the network that stay in eval mode, see freezing.py
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(preprocessing.std).view(-1, 1, 1))
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Switch to training, but for what is frozen."""
+        super().train(mode)
+        for name in self.frozen:
+            self.network.get_submodule(name).eval()
+        return self
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -96,11 +104,13 @@ def create_backbone(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     drop_path: float = 0.0,
+    pooling: str | None = None,
 ) -> Backbone:
     """Build the timm network ``name`` without its classifier and wrap it with its preprocessing.
 
     Families with a fixed input size (vision transformers and their like) are built for ``image_size``. A
-    family whose smallest size is larger gets images resized to that size. A network that cannot take the size
+    family whose smallest size is larger gets images resized to that size. ``pooling`` is one of timm's, where the
+    family takes it; None leaves it the family's. A network that cannot take the size
     is refused here, by running it once, rather than at the first step.
     """
     config = _timm_config(name)
@@ -114,17 +124,21 @@ def create_backbone(
         options["img_size"] = input_size
     if drop_path:  # not every family knows it
         options["drop_path_rate"] = drop_path
+    if pooling is not None:
+        options["global_pool"] = pooling
     try:
         network = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
     except Exception as error:  # a missing keyword, no weights, no network: timm has no error type of its own
-        asked = f"{input_size} px, {in_chans} channels, drop_path {drop_path}, pretrained {pretrained}"
+        asked = f"{input_size} px, {in_chans} channels, pretrained {pretrained}" + "".join(
+            f", {key} {value}" for key, value in {"drop_path": drop_path, "pooling": pooling}.items() if value
+        )
         raise ValueError(f"backbone {name!r} cannot be built for {asked} ({_one_line(error)})") from error
     if stem == "cifar":
         network = cifar_stem(network, name)
     return Backbone(
         network,
         name=name,
-        num_features=_feature_width(network, name, in_chans, input_size),
+        num_features=feature_width(network, name, in_chans, input_size),
         preprocessing=Preprocessing(tuple(mean), tuple(std), input_size),
     )
 
@@ -142,7 +156,12 @@ def _timm_config(name: str) -> PretrainedCfg:
         raise ValueError(f"there are no weights named {name!r} in timm: of {architecture} it has {tags}") from error
 
 
-def _feature_width(network: nn.Module, name: str, in_chans: int, input_size: int) -> int:
+def feature_width(network: nn.Module, name: str, in_chans: int, input_size: int) -> int:
+    """The width of what ``network`` gives for images of ``input_size``, by running it once.
+
+    Raises:
+        ValueError: it cannot take such images, or does not pool.
+    """
     network.eval()
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""A running average of a model's weights."""
+"""Running averages of a model's weights: one to score, one to learn from."""
 
 from copy import deepcopy
 
@@ -34,3 +34,26 @@ class AveragedModel(nn.Module):
         buffers = list(self.module.buffers())
         if buffers:
             torch._foreach_copy_(buffers, list(model.buffers()))
+
+
+class MomentumEncoder(nn.Module):
+    """A copy whose weights trail the model's, encoding what the model is contrasted with (He et al., CVPR 2020).
+
+    Unlike :class:`AveragedModel` it follows ``train()``: in training its batch norms use the statistics of the batch
+    that they see, as in MoCo's code, and keep running ones of their own. Nothing in it gets a gradient.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.module = deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """What the trailing copy gives, without gradient."""
+        return self.module(images)
+
+    def update(self, model: nn.Module, *, momentum: float) -> None:
+        """Move the weights towards those of ``model``: ``momentum * own + (1 - momentum) * model``."""
+        from lightly.models.utils import update_momentum  # slow to import, and only pretraining needs it
+
+        update_momentum(model, self.module, momentum)

@@ -4,13 +4,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ssl_transfer.models.backbones import Backbone
-from ssl_transfer.models.heads import EmbeddingHead, ProjectionHead
+from ssl_transfer.models.heads import ClassifierHead, EmbeddingHead, ProjectionHead
+from ssl_transfer.models.perceptron import Perceptron
 
 
 class EmbeddingModel(nn.Module):
     """Embeddings of images: the head's output, or the backbone's features when there is no head."""
 
-    def __init__(self, backbone: Backbone, head: ProjectionHead | EmbeddingHead | None = None):
+    def __init__(
+        self, backbone: Backbone, head: ProjectionHead | EmbeddingHead | ClassifierHead | Perceptron | None = None
+    ):
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -27,7 +30,7 @@ class EmbeddingModel(nn.Module):
         return self.backbone(images)
 
     def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _"]]:
-        """All that the model gives, by name: ``features``, and the head's ``projection`` or ``embedding``."""
+        """All that the model gives, by name: ``features``, and what the head gives by the head's ``output_name``."""
         features = self.backbone(images)
         if self.head is None:
             return {"features": features}
@@ -47,6 +50,19 @@ class Output(nn.Module):
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """The chosen output of images in [0, 1]."""
         return self.model.features(images) if self.name == "features" else self.model(images)
+
+
+class WithLogits(nn.Module):
+    """One named output of a model with a classifier, and its logits, in one pass through the backbone."""
+
+    def __init__(self, model: EmbeddingModel, name: str):
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n classes"]]:
+        """The chosen output of images in [0, 1], then their logits."""
+        outputs = self.model.outputs(images)
+        return outputs[self.name], outputs["logits"]
 
 
 class FeatureMaps(nn.Module):

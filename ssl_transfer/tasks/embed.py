@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def embed(model: nn.Module, images: Tensor, micro_batch_size: int | None) -> Tensor:
+def embed(model: nn.Module, images: Tensor, micro_batch_size: int | None) -> Any:
     """What ``model`` gives for ``images``, keeping the activations of only ``micro_batch_size`` of them at a time.
+
+    ``model`` gives a row for each image, or a tuple of such tables.
 
     A loss over pairs of half a batch is another loss, so accumulating gradients would be wrong. Here every part is
     embedded without keeping activations, the loss sees all embeddings, and on the way back each part is embedded
@@ -24,7 +26,7 @@ def embed(model: nn.Module, images: Tensor, micro_batch_size: int | None) -> Ten
         checkpoint(model, part, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
         for part in images.split(micro_batch_size)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def _second_pass(model: nn.Module) -> Any:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.data import Batch
 from ssl_transfer.distributed import world_size
+from ssl_transfer.losses.precision import widen
 from ssl_transfer.tasks.embed import embed
 
 
@@ -26,5 +27,5 @@ class SimCLR(nn.Module):
         # One pass over both views: batch norm sees them together, as a single process would see the whole batch.
         projections = embed(self.model, torch.cat(batch.views), self.micro_batch_size)
         with torch.autocast(projections.device.type, enabled=False):
-            first, second = projections.float().chunk(2)
+            first, second = widen(projections).chunk(2)
             return {"loss": self.nt_xent(first, second) / world_size()}

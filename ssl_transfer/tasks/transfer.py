@@ -16,7 +16,28 @@ from ssl_transfer.models import Frozen
 from ssl_transfer.tasks.embed import embed
 
 
-class RelationalTransfer(nn.Module):
+class Transfer(nn.Module):
+    """``model`` learns from a teacher: what all kinds of transfer share."""
+
+    model: nn.Module
+    teacher: Frozen
+    micro_batch_size: int | None
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Compare student and teacher on all views of ``batch``."""
+        images = torch.cat(batch.views)
+        return {"loss": self.compare(embed(self.model, images, self.micro_batch_size), images, batch)}
+
+    def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
+        """This process's share of the weighted loss; ``student`` is what the student makes of ``images``."""
+        raise NotImplementedError
+
+    def taught(self, images: Tensor, batch: Batch) -> Tensor:
+        """The teacher's embeddings of ``images``: those that ``batch`` brings with it, or else computed."""
+        return self.teacher(images) if batch.teacher is None else batch.teacher
+
+
+class RelationalTransfer(Transfer):
     """Train ``model`` by a loss over the rows of the global batch: ``loss(student, teacher, anchors=...)``.
 
     With ``tell_images`` the loss is also told which rows show the same image, as ``image=...``.
@@ -37,17 +58,14 @@ class RelationalTransfer(nn.Module):
         self.loss, self.weight, self.tell_images = loss, weight, tell_images
         self.micro_batch_size = micro_batch_size
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compare student and teacher on all views of ``batch``."""
-        images = torch.cat(batch.views)
-        student = gather_rows(embed(self.model, images, self.micro_batch_size))
-        teacher = gather_rows(self.teacher(images))
+    def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
+        """The loss of this process's rows among those of all."""
+        student, teacher = gather_rows(student), gather_rows(self.taught(images, batch))
         told = {"image": gather_rows(_image_of_each_row(batch))} if self.tell_images else {}
-        loss = self.loss(student, teacher, anchors=own_rows(len(images)), **told)
-        return {"loss": self.weight * loss}
+        return self.weight * self.loss(student, teacher, anchors=own_rows(len(images)), **told)
 
 
-class SEED(nn.Module):
+class SEED(Transfer):
     """Train ``model`` to find the teacher's rows of earlier steps as similar as the teacher does (Fang et al., 2021).
 
     The queue holds the teacher's embeddings of the last ``queue_size`` views over all processes, the same on each; it
@@ -75,19 +93,18 @@ class SEED(nn.Module):
         self.weight, self.micro_batch_size = weight, micro_batch_size
         self.register_buffer("queue", torch.randn(queue_size, teacher_width))
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """Compare similarities to the queue, then push the teacher's rows into it."""
-        images = torch.cat(batch.views)
-        student = gather_rows(self.adapter(embed(self.model, images, self.micro_batch_size)))
-        teacher = gather_rows(self.teacher(images))
+        student = gather_rows(self.adapter(student))
+        teacher = gather_rows(self.taught(images, batch))
         loss = seed(student, teacher, self.queue, **self.temperatures, anchors=own_rows(len(images)))
         order = single_process_order(len(teacher), len(batch.views)).to(teacher.device)
         # A new tensor, not a change in place: the backward pass still needs the queue that the loss saw.
         self.queue = torch.cat([teacher.to(self.queue.dtype)[order.argsort()], self.queue])[: len(self.queue)]
-        return {"loss": self.weight * loss}
+        return self.weight * loss
 
 
-class CRD(nn.Module):
+class CRD(Transfer):
     """Train ``model`` by contrasting its features with memories of the teacher's, and back (Tian et al., ICLR 2020).
 
     Negatives are drawn from all images of the data set, a function of the seed and the step. The memories are the same
@@ -111,26 +128,25 @@ class CRD(nn.Module):
         self.dataset_size, self.negatives, self.seed, self.weight = dataset_size, negatives, seed, weight
         self.micro_batch_size = micro_batch_size
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
+    def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """Contrast the features of ``batch`` with both memories, then update them."""
-        images = torch.cat(batch.views)
-        student = gather_rows(embed(self.model, images, self.micro_batch_size))
-        teacher = gather_rows(self.teacher(images))
+        student, teacher = gather_rows(student), gather_rows(self.taught(images, batch))
         image = gather_rows(_image_of_each_row(batch))
         generator = torch.Generator().manual_seed((self.seed << 32) + batch.step)
         drawn = draw_negatives(len(student), self.negatives, self.dataset_size, generator)
         negatives = drawn[single_process_order(len(student), len(batch.views))].to(student.device)
-        loss = self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
-        return {"loss": self.weight * loss}
+        return self.weight * self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
 
 
-class FeatureMapTransfer(nn.Module):
+class FeatureMapTransfer(Transfer):
     """Train ``model`` on the teacher's feature maps: the deepest maps of both are paired, from the last one upwards.
 
     ``model`` and ``teacher`` give (maps, embedding), as :class:`ssl_transfer.models.FeatureMaps` does. ``losses`` has
     one loss for each pair, shallow to deep, ``loss(student_map, teacher_map, rows=rows_of_the_global_batch)``; they
     are summed.
     """
+
+    micro_batch_size = None  # maps are compared image by image: a smaller batch is the same loss
 
     def __init__(
         self, model: nn.Module, teacher: Frozen, losses: Sequence[Callable[..., Tensor]], *, weight: float = 1.0
@@ -143,17 +159,19 @@ class FeatureMapTransfer(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compare the paired maps on all views of ``batch``."""
         images = torch.cat(batch.views)
-        rows = world_size() * len(images)
-        student, embedding = self.model(images)
-        teacher, _ = self.teacher(images)
-        pairs = zip(self.losses, student[-len(self.losses) :], teacher[-len(self.losses) :], strict=True)
-        loss = torch.stack([loss(ours, theirs, rows=rows) for loss, ours, theirs in pairs]).sum()
+        maps, embedding = self.model(images)
         # No loss reaches the layers behind the last map (a MobileNet's last convolution, a head): they get a gradient
         # of zero, where DDP would wait for one that never comes.
-        return {"loss": self.weight * loss + 0.0 * embedding.float().sum()}
+        return {"loss": self.compare(maps, images, batch) + 0.0 * embedding.float().sum()}
+
+    def compare(self, student: Sequence[Tensor], images: Tensor, batch: Batch) -> Tensor:  # type: ignore[override]
+        """The sum over the pairs of maps."""
+        rows, teacher = world_size() * len(images), self.teacher(images)[0]
+        pairs = zip(self.losses, student[-len(self.losses) :], teacher[-len(self.losses) :], strict=True)
+        return self.weight * torch.stack([loss(ours, theirs, rows=rows) for loss, ours, theirs in pairs]).sum()
 
 
-class SoftTargets(nn.Module):
+class SoftTargets(Transfer):
     """Train ``model`` on the teacher's softened outputs, its embedding read as logits (Hinton et al., 2015).
 
     ``adapter`` brings the student to the teacher's width.
@@ -173,13 +191,11 @@ class SoftTargets(nn.Module):
         self.model, self.teacher, self.adapter = model, teacher, adapter
         self.temperature, self.weight, self.micro_batch_size = temperature, weight, micro_batch_size
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compare the softened outputs of student and teacher on all views of ``batch``."""
-        images = torch.cat(batch.views)
-        student = self.adapter(embed(self.model, images, self.micro_batch_size))
+    def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
+        """Compare the softened outputs of this process's rows."""
+        student, teacher = self.adapter(student), self.taught(images, batch)
         rows = world_size() * len(images)
-        loss = soft_targets(student, self.teacher(images), temperature=self.temperature, rows=rows)
-        return {"loss": self.weight * loss}
+        return self.weight * soft_targets(student, teacher, temperature=self.temperature, rows=rows)
 
 
 def _image_of_each_row(batch: Batch) -> Tensor:

@@ -143,9 +143,17 @@ def test_stl10_has_its_splits(small_stl10, split, count):
         assert images.pixels[0, 0, 1, 0] == 77
 
 
-def test_stl10_has_its_ten_folds(small_stl10):
-    images = load_images("stl10", small_stl10, split="fold3", download=False)
-    assert images.pixels[:, 0, 5, 5].tolist() == [3, 13] and images.labels.tolist() == [3, 3]
+def test_stl10_has_its_ten_folds_of_the_labeled_training_images(small_stl10):
+    images = load_images("stl10", small_stl10, split="train", download=False)
+    assert [fold.tolist() for fold in images.folds] == [[number, number + 10] for number in range(10)]
+    assert images.subset(images.folds[3]).pixels[:, 0, 5, 5].tolist() == [3, 13]
+    assert load_images("stl10", small_stl10, split="train+unlabeled", download=False).folds is None
+
+
+def test_stl10_without_its_folds_names_the_file(small_stl10):
+    (small_stl10 / STL10.base_folder / "fold_indices.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"stl10 lacks fold_indices\.txt in "):
+        load_images("stl10", small_stl10, split="train", download=False)
 
 
 def test_stl10_without_its_files_names_them(tmp_path):

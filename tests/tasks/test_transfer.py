@@ -42,7 +42,7 @@ def task_of(kind: str, **train) -> nn.Module:
     recipe = config.load(RECIPE, [f"task.kind={kind}", *settings, *train_settings])
     images = load_images("digits", Path(), split="train", download=False)
     student, teacher = network("cifar_resnet8", 0), network("tiny_convnet", 1)
-    return build_task(recipe, student, teacher, images).double().train()
+    return build_task(recipe, student, teacher, images, steps_per_epoch=1).double().train()
 
 
 def share_of_batch(step: int, rank: int = 0, world: int = 1) -> Batch:

@@ -1,0 +1,28 @@
+"""Fine-tuning: the whole network and a linear layer, trained on a labelled fraction of each class as SimCLR does.
+
+python eval/finetune.py runs/digits-transfer --fraction 0.1 --augment digits
+python eval/finetune.py --timm resnet18 --dataset cifar10 --fraction 0.01 --epochs 60
+"""
+
+import argparse
+
+from ssl_transfer import measures
+from ssl_transfer.eval_program import evaluate
+
+
+def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+    """Train a copy of the network and score its last state."""
+    return measures.finetune(
+        subject, fraction=given.fraction, epochs=given.epochs, augment=given.augment, seed=given.seed
+    )
+
+
+if __name__ == "__main__":
+    evaluate(
+        __doc__,
+        measure,
+        ("--fraction", {"type": float, "default": 0.1, "help": "of each class that is labelled"}),
+        ("--epochs", {"type": int, "default": 30}),
+        ("--augment", {"default": "crop", "metavar": "PRESET", "help": "what the network sees in training"}),
+        ("--seed", {"type": int, "default": 0, "help": "which images are labelled, and their order"}),
+    )

@@ -1,0 +1,25 @@
+"""Retrieval: each test image is searched among the others; Recall@K, MAP@R and R-precision of its class.
+
+accelerate launch eval/retrieval.py runs/digits-transfer
+python eval/retrieval.py --timm resnet18 --dataset cifar10 --k 1 10 100
+python eval/retrieval.py runs/digits-transfer --layer output --metric euclidean
+"""
+
+import argparse
+
+from ssl_transfer import measures
+from ssl_transfer.eval_program import evaluate
+
+
+def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+    """Score the test split against itself."""
+    return measures.retrieval(subject, k=given.k, metric=given.metric)
+
+
+if __name__ == "__main__":
+    evaluate(
+        __doc__,
+        measure,
+        ("--k", {"type": int, "nargs": "+", "default": [1, 2, 4, 8], "help": "depths of Recall@K"}),
+        ("--metric", {"default": "cosine", "choices": ["cosine", "euclidean"]}),
+    )

@@ -1,0 +1,215 @@
+"""``ssl-transfer doctor``: is this teacher loaded as it was trained, and has it something to teach on these images?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ssl_transfer import config, runs
+from ssl_transfer.context import Context
+from ssl_transfer.data import Images
+from ssl_transfer.errors import user_mistakes
+from ssl_transfer.models import EmbeddingModel, Output
+from ssl_transfer.probes import effective_rank, extract_features, knn_leave_one_out, raw_pixels
+from ssl_transfer.probes.intake import batch_norm_mismatch
+from ssl_transfer.recipe import open_images
+from ssl_transfer.teachers import open_teacher, teacher_name, teacher_of
+
+NEIGHBORS = 20
+
+# The ways to normalize that people mix up, beside the teacher's own and the data's.
+NORMALIZATIONS = {
+    "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half and half, mean 0.5 and std 0.5,": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none, mean 0 and std 1,": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+    "that of values up to 255, mean 0 and std 1/255,": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+}
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What the rows of an embedding look like, labels apart."""
+
+    width: int
+    still: int  # dimensions that are the same for all images
+    norm: float
+    norm_sd: float
+    rank: float  # effective, around the mean
+    cosine: float  # mean of pairs
+    median_distance: float  # squared, of pairs of normalized rows
+    affinity: float  # mean of pairs at sigma 1
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What the network gets to see: normalized pixels, and how its first batch norm likes them."""
+
+    mean: float
+    sd: float
+    mismatch: dict[str, float]  # of the teacher's normalization ("own") and of others; empty without batch norm
+
+
+def diagnose(path: Path, overrides: list[str], count: int) -> None:
+    """Load the teacher that a file names, run it on ``count`` training images, and print what is found.
+
+    Raises:
+        UserError: the file, the data or the teacher is not there or is wrong, in one sentence.
+    """
+    recipe = config.load_teacher(path, overrides)
+    context = Context.start(recipe)
+    teacher = teacher_of(recipe)
+    assert teacher is not None
+    with user_mistakes():
+        folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]
+        model, report = open_teacher(teacher, folder)
+        images = open_images(recipe, "train", context)
+        lines, complaints = examine(context.place(model), teacher.output, images, count)
+    context.say(f"teacher: {teacher_name(teacher)}, output {teacher.output}")
+    for line in [*report, *lines, "", *([f"! {text}" for text in complaints] or ["Nothing looks wrong."])]:
+        context.say(line)
+
+
+def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500) -> tuple[list[str], list[str]]:
+    """What a person should know of a teacher on these images, and what looks wrong, each with what to do about it.
+
+    Raises:
+        ValueError: the model lacks the output, or takes other images.
+    """
+    sample = _sample(images, count)
+    pixels = torch.cat(list(sample.parts(slice(0, len(sample)))))
+    intake = intake_of(model, pixels, images)
+    embedding = extract_features(Output(model, output).eval(), pixels, batch_size=64)
+    geometry = geometry_of(embedding)
+    knn = None if sample.labels is None else _knn(embedding, pixels, sample.labels)
+
+    size, own = pixels.shape[-1], model.backbone.preprocessing
+    resized = "" if size == own.input_size else f", brought to {own.input_size} px"
+    lines = [
+        f"images: {len(sample)} training images of {images.name}, {size} px{resized}",
+        f"normalization: mean {_color(own.mean)}, std {_color(own.std)}; pixels then have mean {intake.mean:.2f}, "
+        f"sd {intake.sd:.2f}"
+        + (f", first batch norm off by {intake.mismatch['own']:.2f}" if intake.mismatch else ", no batch norm to ask"),
+        f"output: {geometry.width} wide, norm {geometry.norm:.3g} ± {geometry.norm_sd:.2g}",
+        f"spread: effective rank {geometry.rank:.1f} around the mean, mean cosine of pairs {geometry.cosine:.2f}",
+        f"affinity: median squared distance {geometry.median_distance:.2f} of normalized pairs, mean affinity "
+        f"{geometry.affinity:.2f} at sigma 1",
+    ]
+    if knn is not None:
+        k = min(NEIGHBORS, len(sample) - 1)
+        lines.append(
+            f"neighbors: {100 * knn[0]:.1f} % of the images are of the class that their {k} nearest others say, "
+            f"{100 * knn[1]:.1f} % by raw pixels"
+        )
+    complaints = [*_about_intake(intake), *_about_geometry(geometry, output, model)]
+    if knn is not None:
+        complaints += _about_neighbors(*knn, len(sample))
+    return lines, complaints
+
+
+@torch.no_grad()
+def intake_of(model: EmbeddingModel, pixels: Tensor, images: Images) -> Intake:
+    """What the network sees of ``pixels``, and whether another normalization would suit its first batch norm better."""
+    backbone = model.backbone.eval()
+    own = backbone.preprocessing
+    device = backbone.mean.device
+    ready = backbone.prepare(pixels[:64].to(device).float() / 255)
+    resized = ready * backbone.std + backbone.mean
+    others = {"the data set's": (images.mean, images.std), **NORMALIZATIONS}
+    ways = {name: way for name, way in others.items() if len(way[0]) == len(own.mean)}
+    mismatch = batch_norm_mismatch(backbone.network, resized, {"own": (own.mean, own.std), **ways})
+    return Intake(ready.mean().item(), ready.std().item(), mismatch)
+
+
+def geometry_of(embedding: Float[Tensor, "n d"]) -> Geometry:
+    """Norms, spread and affinities of an embedding's rows."""
+    x = embedding.double()
+    centered = x - x.mean(dim=0)
+    unit = F.normalize(x, dim=1)
+    row, column = torch.triu_indices(len(x), len(x), offset=1)
+    cosine = (unit @ unit.T)[row, column]
+    distance = 2 - 2 * cosine
+    norms = x.norm(dim=1)
+    moves = centered.abs().max() > 1e-6 * x.abs().max().clamp(min=1e-30)
+    return Geometry(
+        width=x.shape[1],
+        still=int((centered.abs().amax(dim=0) <= 1e-6 * x.abs().max()).sum()),
+        norm=norms.mean().item(),
+        norm_sd=norms.std().item(),
+        rank=effective_rank(centered) if moves else 0.0,
+        cosine=cosine.mean().item(),
+        median_distance=distance.median().item(),
+        affinity=torch.exp(-distance).mean().item(),
+    )
+
+
+def _sample(images: Images, count: int) -> Images:
+    if len(images) < 3 or count < 3:
+        raise ValueError(f"{min(len(images), count)} images are too few to say anything of a teacher: give at least 3")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images.subset(order[: min(count, len(images))])
+
+
+def _knn(embedding: Tensor, pixels: Tensor, labels: Int64[Tensor, " n"]) -> tuple[float, float]:
+    k = min(NEIGHBORS, len(labels) - 1)
+    by = (embedding, raw_pixels(pixels))
+    first, second = (next(iter(knn_leave_one_out(x, labels, k=k).values())) for x in by)
+    return first, second
+
+
+def _about_intake(intake: Intake) -> list[str]:
+    if intake.mismatch:
+        own = intake.mismatch["own"]
+        best = min(intake.mismatch, key=lambda name: intake.mismatch[name])
+        if own > 0.1 and intake.mismatch[best] < own / 2:
+            return [
+                "The images look wrongly normalized: what the first batch norm remembers from training is missed by "
+                f"{own:.2f}, and with {best} normalization by {intake.mismatch[best]:.2f}. Set teacher.mean and "
+                "teacher.std to those of the teacher's training."
+            ]
+        return []
+    if abs(intake.mean) > 1 or not 0.3 < intake.sd < 3:
+        return [
+            f"The images look wrongly normalized: the network sees a mean of {intake.mean:.2f} and an sd of "
+            f"{intake.sd:.2f}, where about 0 and 1 is usual. Check teacher.mean and teacher.std."
+        ]
+    return []
+
+
+def _about_geometry(geometry: Geometry, output: str, model: EmbeddingModel) -> list[str]:
+    if geometry.rank < 3 or geometry.cosine > 0.99:
+        return [
+            "The teacher looks collapsed: it says nearly the same of all images. If it was good where it was trained, "
+            "its weights or its preprocessing are not what they were; else there is nothing to transfer."
+        ]
+    complaints = []
+    if geometry.still > geometry.width / 2:
+        complaints.append(
+            f"{geometry.still} of {geometry.width} dimensions never change: the teacher is half dead, or sees other "
+            "images than it was trained on."
+        )
+    if geometry.affinity > 0.5:
+        sigma = geometry.median_distance / 2
+        other = "" if output != "features" or model.head is None else f"transfer output: {model.head.output_name}, or "
+        complaints.append(
+            "At sigma 1 the relaxed contrastive loss tells every pair to be close (mean affinity "
+            f"{geometry.affinity:.2f}): {other}set task.sigma to about {sigma:.2g}, which treats the median pair as "
+            "sigma 1 treats that of an embedding spread over the whole sphere."
+        )
+    return complaints
+
+
+def _about_neighbors(teacher: float, pixels: float, count: int) -> list[str]:
+    error = (max(pixels * (1 - pixels), 1 / count) / count) ** 0.5
+    if teacher >= pixels - 2 * error:
+        return []
+    return [
+        "Its neighbors are worse than those of raw pixels: on these images the teacher knows less than the images say. "
+        "Check backbone, stem, image_size and normalization."
+    ]
+
+
+def _color(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"

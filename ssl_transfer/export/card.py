@@ -1,0 +1,158 @@
+"""The model card: what was trained from what, how well it does by which protocol, and how to load it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_transfer import config
+from ssl_transfer.checkpoint import ModelSpec
+from ssl_transfer.export.artifact import Artifact
+from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.runs import RunInfo
+from ssl_transfer.teachers import teacher_name, teacher_of
+
+_CARD = """\
+---
+{front_matter}---
+
+# {name}
+
+{summary}
+
+The license is for whoever publishes this model to choose: add `license:` to the lines above.
+
+## Load it
+
+```python
+{load}```
+
+{notes}
+
+## What it is
+
+{facts}
+
+## Scores
+
+{scores}
+
+## Recipe
+
+`ssl-transfer run recipe.yaml` trains this model again.
+
+```yaml
+{recipe}```
+
+## Versions
+
+{versions}
+"""
+
+
+def model_card(
+    run: Path,
+    recipe: config.Recipe,
+    info: RunInfo,
+    model: EmbeddingModel,
+    spec: ModelSpec,
+    artifact: Artifact,
+    *,
+    location: str | None,
+) -> str:
+    """The text of ``README.md``; ``location`` is the model's name on the Hub, None where it stays a folder."""
+    purpose = "image-feature-extraction"
+    if spec.head is not None and spec.head.kind == "classifier":
+        purpose = "image-classification"
+    front_matter = {
+        "library_name": artifact.library,
+        "pipeline_tag": purpose,
+        "tags": [purpose, "ssl-transfer", recipe.task.kind, recipe.data.dataset],
+    }
+    return _CARD.format(
+        front_matter=yaml.safe_dump(front_matter, sort_keys=False),
+        name=recipe.name,
+        summary=_summary(recipe, spec),
+        load=_load(artifact, location),
+        notes="\n".join(artifact.notes),
+        facts=_bullets(_facts(recipe, info, model, spec)),
+        scores=_scores(run / "scores.json"),
+        recipe=config.dump(recipe),
+        versions=_bullets(info.versions or {"ssl-transfer": "not recorded by the run"}),
+    )
+
+
+def _summary(recipe: config.Recipe, spec: ModelSpec) -> str:
+    teacher = teacher_of(recipe)
+    learned = "" if teacher is None else f" from the teacher {teacher_name(teacher)} (its {teacher.output})"
+    return f"`{spec.backbone}` trained by `{recipe.task.kind}`{learned} on `{recipe.data.dataset}` with ssl-transfer."
+
+
+def _load(artifact: Artifact, location: str | None) -> str:
+    if location is None:
+        return artifact.load.replace("{location}", "path/to/this/folder")
+    timm_finds_it = artifact.load.replace("local-dir:{location}", f"hf-hub:{location}")
+    download = f'from huggingface_hub import snapshot_download\n\nfolder = snapshot_download("{location}")\n'
+    return (download + timm_finds_it).replace('"{location}/', 'folder + "/').replace('"{location}"', "folder")
+
+
+def _facts(recipe: config.Recipe, info: RunInfo, model: EmbeddingModel, spec: ModelSpec) -> Mapping[str, str]:
+    optim, size = recipe.optim, model.backbone.input_size
+    outputs = f"features ({model.num_features})"
+    if model.head is not None:
+        outputs += f", {model.head.output_name} ({model.embedding_dim})"
+    colors = model.backbone.preprocessing
+    return {
+        "backbone": f"{spec.backbone}, stem {spec.stem}, "
+        f"{sum(weight.numel() for weight in model.backbone.network.parameters()):,} weights",
+        "outputs": outputs,
+        "preprocessing": f"{spec.in_chans} channels in [0, 1], resized to {size} x {size} px, minus "
+        f"{list(colors.mean)}, divided by {list(colors.std)}",
+        "started from": _start(recipe.model),
+        "training": f"{info.steps:,} steps of {recipe.data.batch_size} images, {optim.name}, learning rate "
+        f"{optim.lr:g}, weight decay {optim.weight_decay:g}, seed {recipe.seed}",
+        "trained on": f"{info.processes} x {info.device} in {info.precision}, {info.seconds:,.0f} s",
+    }
+
+
+def _start(model: config.Model) -> str:
+    if not model.pretrained:
+        return "random weights"
+    kept = "" if model.freeze is None else f"; the stem and the first {model.freeze} stages stayed as they were"
+    return f"pretrained weights of timm{kept}"
+
+
+def _scores(path: Path) -> str:
+    if not path.is_file():
+        return "None were taken."
+    content = json.loads(path.read_text())
+    scores = content["scores"]
+    models = list(dict.fromkeys(score["model"] for score in scores))
+    metrics = list(dict.fromkeys(score["metric"] for score in scores))
+    cells = {(score["model"], score["metric"]): _percent(score) for score in scores}
+    rows = [[model, *(cells.get((model, metric), "") for metric in metrics)] for model in models]
+    protocols = {score["metric"]: _protocol(score) for score in reversed(scores)}
+    table = _table(["%", *metrics], rows)
+    return f"{table}\n\nTaken on {content['date']}, on `{content['dataset']}`:\n\n" + _bullets(
+        {metric: protocols[metric] for metric in metrics}
+    )
+
+
+def _percent(score: Mapping[str, Any]) -> str:
+    spread = "" if score["sd"] is None else f" ± {100 * score['sd']:.1f} (n={score['n']})"
+    return f"{100 * score['value']:.1f}{spread}"
+
+
+def _protocol(score: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in score["protocol"].items())
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _bullets(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"* {key}: {value}" for key, value in facts.items())

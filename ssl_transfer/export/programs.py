@@ -1,0 +1,115 @@
+"""The whole model, preprocessing included, as a program that needs none of our code: ``torch.export`` or ONNX."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_transfer.checkpoint import ModelSpec
+from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
+from ssl_transfer.models import EmbeddingModel
+
+
+def write_torch_program(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact:
+    """Write ``model.pt2``: what ``torch.export.load`` reads, on a machine that has torch alone.
+
+    Raises:
+        ValueError: torch cannot export the network for any number of images.
+    """
+    path = folder / "model.pt2"
+    torch.export.save(_traced(model, spec), path)
+    program = torch.export.load(path).module()
+    for n in (1, 5):
+        images = sample_images(spec, n)
+        with torch.no_grad():
+            check_outputs(program(images), run_outputs(model, images), tolerance=1e-5)
+    load = (
+        "import torch\n\n"
+        'model = torch.export.load("{location}/model.pt2").module()\n'
+        f"outputs = model(images)  # {_images(spec)}\n"
+    )
+    return Artifact("pytorch", load, (_sizes(model, spec),))
+
+
+def write_onnx(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact:
+    """Write ``model.onnx`` and compare it, run by onnxruntime, with the model.
+
+    Raises:
+        ValueError: onnx is not installed, or cannot express the network for any number of images.
+    """
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if absent:
+        raise ValueError(f"{' and '.join(absent)} not installed: pip install 'ssl-transfer[onnx]'")
+    import onnxruntime
+
+    path = folder / "model.onnx"
+    names = list(run_outputs(model, sample_images(spec, 1)))
+    try:
+        torch.onnx.export(
+            _traced(model, spec),
+            (),
+            path,
+            dynamo=True,
+            input_names=["images"],
+            output_names=names,
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise _cannot("ONNX", spec, error) from error
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for n in (1, 5):
+        images = sample_images(spec, n)
+        given = map(torch.from_numpy, session.run(names, {"images": images.numpy()}))
+        check_outputs(dict(zip(names, given, strict=True)), run_outputs(model, images), tolerance=1e-4)
+    load = (
+        "import onnxruntime\n\n"
+        'session = onnxruntime.InferenceSession("{location}/model.onnx")\n'
+        f'{", ".join(names)}{"," if len(names) == 1 else ""} = session.run({names}, {{"images": images}})  '
+        f"# {_images(spec)}\n"
+    )
+    return Artifact("onnx", load, (_sizes(model, spec),))
+
+
+class _Outputs(nn.Module):
+    """All outputs of a model, by name."""
+
+    def __init__(self, model: EmbeddingModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return self.model.outputs(images)
+
+
+def _traced(model: EmbeddingModel, spec: ModelSpec) -> torch.export.ExportedProgram:
+    any_number: Any = {0: torch.export.Dim("n", max=2**16)}
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                _Outputs(model.eval()), (sample_images(spec, 2),), dynamic_shapes={"images": any_number}
+            )
+    except Exception as error:  # torch has no error type of its own here: constraints, data-dependent code, operators
+        raise _cannot("torch.export", spec, error) from error
+
+
+def _cannot(what: str, spec: ModelSpec, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:200]
+    return ValueError(
+        f"{what} cannot express backbone {spec.backbone!r} for any number of images ({reason}): use the format timm"
+    )
+
+
+def _images(spec: ModelSpec) -> str:
+    return f"float32 in [0, 1], n x {spec.in_chans} x {spec.image_size} x {spec.image_size}"
+
+
+def _sizes(model: EmbeddingModel, spec: ModelSpec) -> str:
+    size = model.backbone.input_size
+    resized = "" if size == spec.image_size else f" It resizes them to {size} x {size} px and"
+    return (
+        f"The program wants images of {spec.image_size} x {spec.image_size} px, any number of them, in [0, 1]."
+        f"{resized or ' It'} normalizes them itself."
+    )

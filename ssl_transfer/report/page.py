@@ -1,0 +1,180 @@
+"""``report.html`` of a run folder: what was run, what came out beside its teacher, and how each number was taken.
+
+One page that needs nothing else, made of what lies in the folder, so it can be written again at any time.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer import config, runs
+from ssl_transfer.errors import UserError
+from ssl_transfer.files import write_text
+
+_NOT_PLOTTED = ("step", "epoch", "images_per_second", "monitor_seconds", "monitor_share")
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run folder, with whatever the run has come to, and return its path.
+
+    Raises:
+        UserError: ``folder`` is no run folder.
+    """
+    from jinja2 import Environment, StrictUndefined  # loaded by the process that writes reports, and no other
+
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = page.from_string(files("ssl_transfer.report").joinpath("page.html.j2").read_text())
+    path = folder / "report.html"
+    write_text(path, template.render(_content(folder)))
+    return path
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    recipe, info = runs.read_recipe(folder), runs.read_info(folder)
+    if info is None:
+        raise UserError(f"{folder} is no run folder: it has no run.json")
+    scored = _read_scores(folder)
+    return {
+        "name": recipe.name,
+        "summary": _summary(recipe),
+        "facts": _facts(recipe, info, scored, folder),
+        "plots": _plots(folder / "metrics.jsonl"),
+        "recipe": config.dump(recipe),
+        **_table(scored),
+        "protocols": _protocols(scored["scores"]),
+    }
+
+
+def _read_scores(folder: Path) -> dict[str, Any]:
+    path = folder / "scores.json"
+    return json.loads(path.read_text()) if path.is_file() else {"scores": []}
+
+
+def _summary(recipe: config.Recipe) -> str:
+    teacher = getattr(recipe.task, "teacher", None)
+    made_by = teacher.recipe if teacher is not None else None
+    taught = ""
+    if teacher is not None:
+        taught = f" from {made_by.model.backbone} (recipe {made_by.name})" if made_by else f" from {_source(teacher)}"
+    return f"{recipe.task.kind}{taught} into {recipe.model.backbone} on {recipe.data.dataset}, seed {recipe.seed}"
+
+
+def _source(teacher: config.Teacher) -> str:
+    """Where a teacher that no recipe makes comes from, in the recipe's own words."""
+    given = teacher.model_dump(mode="json", exclude_defaults=True, exclude={"output"})
+    return ", ".join(f"{key} {value}" for key, value in given.items())
+
+
+def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    optim, model = recipe.optim, folder / "model.safetensors"
+    facts = {
+        "training": f"{info.steps:,} of {info.total_steps:,} steps of {recipe.data.batch_size:,} images"
+        + ("" if info.finished else "; not finished"),
+        "time": f"{_duration(info.seconds)} in training steps, {info.images_per_second:,.0f} images/s",
+        "machine": f"{info.processes} x {info.device or 'unknown'}, {info.precision or 'unknown'}",
+        "data": f"{recipe.data.dataset}, {recipe.data.views} views, augmentation {recipe.data.augment.preset}",
+        "optimizer": f"{optim.name}, learning rate {optim.lr:g}, weight decay {optim.weight_decay:g}",
+        "model": f"{model.stat().st_size / 2**20:.2f} MiB in model.safetensors"
+        if model.is_file()
+        else "not written yet",
+        "scored": scored.get("date", "not yet"),
+        "versions": ", ".join(f"{name} {number}" for name, number in (info.versions or {}).items()),
+        "identity": info.identity,
+    }
+    return {what: value for what, value in facts.items() if value}
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _table(scored: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores, a row a model and a column a metric, and the share of its teacher's score that the student kept."""
+    scores = scored["scores"]
+    metrics = list(dict.fromkeys(score["metric"] for score in scores))
+    cells = {(score["model"], score["metric"]): _percent(score) for score in scores}
+    kept = scored.get("retention", {})
+    sizes = {score["protocol"].get("n_test") for score in scores}
+    return {
+        "metrics": metrics,
+        "models": [
+            {
+                "name": name,
+                "own": name.startswith(("student", "trained")),
+                "cells": [cells.get((name, metric), "") for metric in metrics],
+            }
+            for name in dict.fromkeys(score["model"] for score in scores)
+        ],
+        "kept": [f"{100 * kept[metric]:.0f} %" if metric in kept else "" for metric in metrics] if kept else [],
+        "split": f"{sizes.pop():,} test images" if len(sizes) == 1 and None not in sizes else "",
+        "draws": ", ".join(dict.fromkeys(str(score["n"]) for score in scores if score["n"] is not None)),
+    }
+
+
+def _percent(score: Mapping[str, Any]) -> str:
+    return f"{100 * score['value']:.1f}" + (f" ± {100 * score['sd']:.1f}" if score["sd"] is not None else "")
+
+
+def _plots(log: Path) -> list[Any]:
+    """A curve of everything that was logged over the epochs: the loss, the learning rate, figures taken meanwhile."""
+    from markupsafe import Markup
+
+    from ssl_transfer.report.plots import curve  # loads matplotlib
+
+    logged: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    lines = log.read_text().splitlines() if log.is_file() else []
+    for line in lines:
+        if line.endswith("}"):  # the last one may be half written
+            row = json.loads(line)
+            for key, value in row.items():
+                if key not in _NOT_PLOTTED and isinstance(value, int | float):
+                    logged[key].append((row["epoch"], value))
+    words = {"lr": "learning rate", "knn": "kNN among training images"}
+    return [
+        Markup(
+            curve(
+                [x for x, _ in points],
+                [y for _, y in points],
+                x_label="epoch",
+                y_label=words.get(key, key.replace("_", " ")),
+                marks=len(points) < len(lines) / 2,  # taken now and then, and not in every step
+            )
+        )
+        for key, points in sorted(logged.items(), key=lambda item: (item[0] != "loss", item[0] != "lr"))
+    ]
+
+
+def _protocols(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For every metric what its models have in common, and a table of what they have not."""
+    told = []
+    for metric in dict.fromkeys(score["metric"] for score in scores):
+        found = [score for score in scores if score["metric"] == metric]
+        keys = dict.fromkeys(key for score in found for key in score["protocol"])
+        texts = {key: [_text(score["protocol"].get(key)) for score in found] for key in keys}
+        shared = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
+        told.append(
+            {
+                "metric": metric,
+                "probe": shared.get("probe", ""),
+                "shared": "; ".join(f"{key} {value}" for key, value in shared.items()),
+                "models": [score["model"] for score in found],
+                "own": {key: values for key, values in texts.items() if key not in shared},
+            }
+        )
+    return told
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{_text(key)}: {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, str):  # JSON's keys are text, also those that were numbers
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

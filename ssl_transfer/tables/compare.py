@@ -1,0 +1,240 @@
+"""Scores of many runs in one table: mean and spread over seeds, paired differences, published numbers beside them.
+
+Runs that differ in nothing but seeds are one *method*. Reads run folders, which say all it takes; imports no torch.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_transfer import config, runs
+from ssl_transfer.config.messages import suggest
+from ssl_transfer.errors import UserError
+from ssl_transfer.tables import published
+from ssl_transfer.tables.methods import Settings, labels
+from ssl_transfer.tables.protocols import in_words, refuse_mixed
+
+STUDENT = ("student", "trained")  # what a table of scores calls the model that the run trained
+# The settings that decide the other models of the table; raw pixels have none.
+_MADE_BY = {"teacher": "task.teacher.", "untrained": "model.", "raw pixels": "none."}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished and scored run."""
+
+    folder: Path
+    recipe: config.Recipe
+    settings: Settings
+    scores: list[dict[str, Any]]
+    about: dict[str, Any]  # what is common to the scores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a table is written from; values are fractions.
+
+    ``summary`` has a row a model and metric: role, label, metric, mean, sd (nan for one run), n, published, source.
+    ``differences`` has a row a method and metric: label, metric, mean, se (nan for one pair), n. ``values`` has a row a
+    score of a run.
+    """
+
+    summary: pd.DataFrame
+    differences: pd.DataFrame
+    values: pd.DataFrame
+    baseline: str
+    caption: str
+    protocols: dict[str, str]  # of the trained models, by metric
+
+
+def read_run(folder: Path) -> Run:
+    """The run in ``folder``.
+
+    Raises:
+        UserError: it is no run, not finished, or not scored.
+    """
+    recipe, info = runs.read_recipe(folder), runs.read_info(folder)
+    if info is None or not info.finished:
+        raise UserError(f"{folder} is not finished; run its recipe again to continue it")
+    path = folder / "scores.json"
+    try:
+        about = json.loads(path.read_text())
+        return Run(folder, recipe, Settings.of(recipe), about.pop("scores"), about)
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no scores; take them with ssl-transfer score {folder}") from None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); write it again with ssl-transfer score {folder}") from None
+
+
+def compare(folders: Sequence[Path], *, baseline: str | None = None) -> Comparison:
+    """Put the scores of runs together; differences are to the method called ``baseline``, or to the first one.
+
+    Raises:
+        UserError: a folder is no scored run, two are the same run, scores were not taken alike, or no method is
+            called ``baseline``.
+    """
+    found = [read_run(folder) for folder in folders]
+    _refuse_twins(found)
+    taken = [(_column(score), str(run.folder), _protocol(run, score)) for run in found for score in run.scores]
+    refuse_mixed(taken)
+    values = pd.DataFrame(_rows(found)).sort_values("role", key=_place, kind="stable", ignore_index=True)
+    trained = values[values["role"].isin(STUDENT)]
+    methods = list(trained["label"].unique())
+    if baseline is not None and baseline not in methods:
+        raise UserError(f"there is no method {baseline!r} to compare with{suggest(baseline, methods)}")
+    baseline = baseline or methods[0]
+    return Comparison(
+        summary=summarize(values),
+        differences=paired_differences(trained, baseline),
+        values=values,
+        baseline=baseline,
+        caption=_caption(values, found),
+        protocols={
+            score["metric"]: in_words(_protocol(run, score))
+            for run in found
+            for score in run.scores
+            if _role(score) in STUDENT
+        },
+    )
+
+
+def summarize(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation (of a sample: n - 1) and n of every metric of every model.
+
+    n counts what is independent, which the column ``unit`` tells: trained models by their seeds, untrained networks by
+    theirs, teachers by their recipes. Values of one unit are one: a teacher that many students share is one teacher.
+    """
+    keys = ["role", "label", "metric"]
+    units = values.groupby([*keys, "unit"], sort=False)["value"].mean().reset_index()
+    table = units.groupby(keys, sort=False)["value"].agg(mean="mean", sd="std", n="count").reset_index()
+    return table.merge(values.drop_duplicates(keys)[[*keys, "published", "source"]], on=keys)
+
+
+def paired_differences(trained: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """How much better each method is than ``baseline``, from runs with the same seeds.
+
+    The mean over pairs, and its standard error sd / sqrt(n). Seeds move the scores of both sides together, which a
+    difference of two means would count as noise.
+    """
+    rows = []
+    for metric, scores in trained.groupby("metric", sort=False):
+        table = scores.pivot_table(index="unit", columns="label", values="value", sort=False)
+        for label in table.columns.drop(baseline, errors="ignore") if baseline in table else ():
+            pairs = (table[label] - table[baseline]).dropna()
+            if len(pairs):
+                error = pairs.std() / sqrt(len(pairs))
+                rows.append({"label": label, "metric": metric, "mean": pairs.mean(), "se": error, "n": len(pairs)})
+    return pd.DataFrame(rows, columns=["label", "metric", "mean", "se", "n"])
+
+
+def _rows(found: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """One row a score: of which model, and to which independent unit it belongs."""
+    # Models of one name, made by different settings, are rows of their own, named after the method they belong to.
+    makers = defaultdict(set)
+    for run in found:
+        for score in run.scores:
+            makers[score["model"]].add(_made_by(run, score).without_seeds().name())
+    seeds = _seeds([run.settings for run in found])
+    for run, own_seeds, method in zip(found, seeds, labels([run.settings for run in found]), strict=True):
+        for score in run.scores:
+            role, model = _role(score), score["model"]
+            unit = own_seeds if role in STUDENT else _made_by(run, score).seeds().name()
+            printed = _published(run, score)
+            yield {
+                "role": role,
+                "label": method if role in STUDENT else model if len(makers[model]) == 1 else f"{model} of {method}",
+                "metric": score["metric"],
+                "value": score["value"],
+                "unit": f"{unit} seed {run.recipe.seed}" if role == "untrained" else unit,
+                "run": str(run.folder),
+                "seed": run.recipe.seed,
+                "published": printed.value if printed else None,
+                "source": printed.source if printed else None,
+            }
+
+
+def _seeds(found: Sequence[Settings]) -> list[str]:
+    """The seeds of each run that are not the same in all: a student without a teacher pairs with one that has one."""
+    given = defaultdict(set)
+    for settings in found:
+        for key, value in settings.seeds().items():
+            given[key].add(value)
+    return [
+        Settings({key: value for key, value in settings.seeds().items() if len(given[key]) > 1}).name()
+        for settings in found
+    ]
+
+
+def _role(score: dict[str, Any]) -> str:
+    return score["model"].partition(" (")[0]
+
+
+def _made_by(run: Run, score: dict[str, Any]) -> Settings:
+    part = _MADE_BY.get(_role(score))
+    return run.settings if part is None else run.settings.below(part)
+
+
+def _column(score: dict[str, Any]) -> str:
+    """What is compared with each other; a teacher may be scored by another layer than its student."""
+    role = _role(score)
+    return f"{score['metric']} of the {'trained model' if role in STUDENT else role}"
+
+
+def _protocol(run: Run, score: dict[str, Any]) -> dict[str, Any]:
+    draws = {} if score["n"] is None else {"draws": score["n"]}
+    return {**run.about, **draws, **score["protocol"]}
+
+
+def _published(run: Run, score: dict[str, Any]) -> published.Published | None:
+    """What was printed for this very setting: data set, networks, method and metric."""
+    dataset, metric, role = run.recipe.data.dataset, score["metric"], _role(score)
+    section: config.Teacher | None = getattr(run.recipe.task, "teacher", None)
+    teacher = section.recipe if section is not None else None
+    if role == "trained":
+        return published.find(dataset, None, _network(run.recipe), _method(run.recipe), metric)
+    if teacher is None or teacher.data.dataset != dataset:
+        return None
+    made = (_network(teacher), _method(teacher))
+    if role == "teacher":
+        return published.find(dataset, None, *made, metric)
+    if role == "student":
+        return published.find(dataset, made, _network(run.recipe), _method(run.recipe), metric)
+    return None
+
+
+def _network(recipe: config.Recipe) -> str:
+    return published.network(recipe.model.backbone, recipe.model.embedding_dim)
+
+
+def _method(recipe: config.Recipe) -> str:
+    return f"metric {recipe.task.loss}" if isinstance(recipe.task, config.Metric) else recipe.task.kind
+
+
+def _place(roles: pd.Series) -> pd.Series:
+    """Where rows stand: teachers, then what was trained, then the rest."""
+    return roles.map(lambda role: 0 if role == "teacher" else 1 if role in STUDENT else 2)
+
+
+def _refuse_twins(found: Sequence[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in found:
+        twin = first.setdefault(run.settings.name(), run)
+        if twin is not run:
+            raise UserError(f"{twin.folder} and {run.folder} are the same run; name one of them")
+
+
+def _caption(values: pd.DataFrame, found: Sequence[Run]) -> str:
+    """The data set and the networks."""
+    recipes = [run.recipe for run in found]
+    parts = {
+        "": [recipe.data.dataset for recipe in recipes],
+        "from ": list(values.loc[values["role"] == "teacher", "label"]),
+        "into ": [_network(recipe) for recipe in recipes],
+    }
+    return ", ".join(before + " or ".join(dict.fromkeys(names)) for before, names in parts.items() if names)

@@ -1,0 +1,81 @@
+"""Many runs of one recipe, one after the other in this program, on the processes that it was started with.
+
+A run that is done is not run again, and one that was stopped continues, whoever started it: see
+:mod:`ssl_transfer.tables.grid`. All students of a sweep share a teacher unless its own recipe is swept.
+"""
+
+import gc
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+
+from ssl_transfer import config
+from ssl_transfer.errors import UserError
+from ssl_transfer.tables.grid import Combination
+
+
+class Failed(UserError):
+    """Some runs of a sweep failed."""
+
+    exit_code = 1
+
+    def __init__(self, failures: Mapping[str, str], of: int):
+        lines = "".join(f"\n  {name}: {failure}" for name, failure in failures.items())
+        super().__init__(f"{len(failures)} of {of} runs failed; the same command tries them again{lines}")
+
+
+def describe(combinations: Sequence[Combination]) -> str:
+    """What is about to happen, in a sentence: how many runs, how many of them are done, and who teaches."""
+    teachers: dict[str, str] = {}
+    for combination in combinations:
+        teacher = getattr(combination.recipe.task, "teacher", None)
+        if teacher is not None and teacher.recipe is not None:
+            # `seed` is the student's: only task.teacher.recipe.seed gives the students different teachers.
+            teachers[config.identity_hash(teacher.recipe)] = f"{teacher.recipe.name} (seed {teacher.recipe.seed})"
+    done = sum(combination.done for combination in combinations)
+    count = {0: "", 1: "; one teacher, "}.get(len(teachers), f"; {len(teachers)} teachers, ")
+    return f"{len(combinations)} runs, {done} of them done{count}{', '.join(teachers.values())}"
+
+
+def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict[str, str]:
+    """Run what is not done, and return what went wrong by the name of the run; a failed run does not stop the others.
+
+    Raises:
+        Interrupted: a person asked to stop.
+    """
+    failures: dict[str, str] = {}
+    missing = {combination.recipe.name for combination in combinations if not combination.done}
+    for number, combination in enumerate(combinations, start=1):
+        name = combination.recipe.name
+        say(f"[{number}/{len(combinations)}] {name}{'' if name in missing else ' is done'}")
+        failure = _run_one(combination.recipe) if name in missing else None
+        if failure is not None:
+            say(f"{name} failed: {failure}")
+            failures[name] = failure
+    if missing:
+        from ssl_transfer.recipe import leave
+
+        leave()
+    return failures
+
+
+def _run_one(recipe: config.Recipe) -> str | None:
+    from ssl_transfer import recipe as runner  # loads torch: only when there is something to run
+    from ssl_transfer.distributed import world_size
+    from ssl_transfer.engine import Interrupted
+
+    try:
+        runner.run(recipe)
+    except Interrupted:
+        raise
+    except UserError as error:  # the same on every process
+        return str(error)
+    except Exception as error:
+        # Perhaps on this process alone, while the others wait for it: then all have to end, and the same command goes
+        # on from there.
+        if world_size() > 1:
+            raise
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    finally:
+        gc.collect()  # what a run leaves in cycles should not sit on the device while the next one trains
+    return None

@@ -1,0 +1,86 @@
+"""Whole runs on images from files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ssl_transfer import config, recipe
+from ssl_transfer.engine import Interrupted
+from ssl_transfer.errors import UserError
+
+RECIPE = """
+name: photos
+seed: 0
+data: {{dataset: folder, root: {root}, image_size: 16, split: unlabeled, batch_size: 20, workers: 1, augment: simclr}}
+model: {{backbone: tiny_convnet}}
+task: {{kind: simclr, projection_dim: 8}}
+optim: {{name: adamw, lr: 1.0e-3, weight_decay: 0.0, warmup_epochs: 0}}
+train: {{epochs: 2, precision: full, cpu_threads: 1, runs: {root}/runs}}
+score: [{{kind: knn, k: [5]}}]
+"""
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Unlabeled images, and labeled ones of three shades; the test split lacks the first class."""
+    draw = np.random.default_rng(0)
+
+    def write(place, shade, count):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(count):
+            pixels = (draw.integers(0, 80, (24, 20, 3)) + shade).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / place / f"{number}.jpg")
+
+    write("unlabeled", 80, 50)
+    shades = {"bright": 170, "dark": 0, "middle": 85}
+    for name, shade in shades.items():
+        write(f"train/{name}", shade, 10)
+    for name in ("dark", "middle"):
+        write(f"test/{name}", shades[name], 10)
+    (tmp_path / "photos.yaml").write_text(RECIPE.format(root=tmp_path))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_streamed_and_held_images_train_and_score_to_the_same_bits(photos):
+    finished = []
+    for name, resident in (("held", "true"), ("streamed", "false")):
+        given = config.load(photos / "photos.yaml", [f"name={name}", f"data.resident={resident}"])
+        if name == "streamed":
+            with pytest.raises(Interrupted):
+                recipe.run(given, stop=lambda step: step == 3)
+        finished.append(recipe.run(given))
+    held, streamed = (load_file(folder / "model.safetensors") for folder in finished)
+    assert all(torch.equal(weight, streamed[key]) for key, weight in held.items())
+    # Shades are told apart by any network, if the classes of both splits have the same numbers.
+    for folder in finished:
+        scores = json.loads((folder / "scores.json").read_text())["scores"]
+        assert [score["value"] for score in scores if score["model"].startswith(("trained", "untrained"))] == [1.0, 1.0]
+    assert len(list((photos / "runs" / "checked-images").glob("*.json"))) == 3
+
+
+def test_a_broken_photo_is_named_and_may_be_skipped(photos):
+    (photos / "unlabeled" / "7.jpg").write_bytes(b"nothing")
+    asked = ["train.steps=1", "score=[]"]
+    with pytest.raises(UserError, match=r"1 of 50 images cannot be decoded: .*7\.jpg .*data\.on_error=skip"):
+        recipe.run(config.load(photos / "photos.yaml", asked))
+    recipe.run(config.load(photos / "photos.yaml", [*asked, "data.on_error=skip"]))
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("data.dataset=stl10", "the images of stl10 have their size: leave out image_size"),
+        ("data.resident=sometimes", "data.resident: cannot be 'sometimes'"),
+        ("data.fixed_views=0", "data.fixed_views: cannot be 0"),
+        ("data.dataset=webdatasets", "did you mean 'webdataset'"),
+    ],
+)
+def test_a_mistake_in_data_is_told_before_anything_is_read(photos, override, words):
+    with pytest.raises(UserError) as error:
+        config.load(photos / "photos.yaml", [override])
+    assert words in str(error.value)
