@@ -98,6 +98,10 @@ class PairGradient:
             self.close[rows].index_add_(0, i, force)
             self.close.index_add_(0, j, force, alpha=-1)
             springs[i, j] = 0
+        if len(springs) == len(x):  # all pairs at once: both directions in one matmul
+            springs.mul_(scale[:, None])
+            self.pulled += (springs + springs.T) @ right
+            return
         self.pulled[rows] += scale[:, None] * (springs @ right)
         torch.addmm(self.pulled, springs.T, scale[:, None] * right[rows], out=self.pulled)
 

@@ -149,8 +149,9 @@ def test_a_share_computes_its_own_rows_only(case):
             value_and_gradient(case.loss, student, teacher, anchors=anchors)
         return counter.get_total_flops()
 
-    everything, quarter = operations(None), operations(slice(0, len(student) // 4))
-    assert quarter <= 0.26 * everything
+    # Halves, since a single tile of all pairs takes its two directions together, cheaper than the sum of its parts.
+    half, quarter = (operations(slice(0, len(student) // parts)) for parts in (2, 4))
+    assert quarter <= 0.51 * half
 
 
 @every_loss
