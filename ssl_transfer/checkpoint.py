@@ -124,7 +124,7 @@ def _own_names(
     """
     own = {f"backbone.{name}": torch.tensor(getattr(spec, name)).view(-1, 1, 1) for name in ("mean", "std")}
     if spec.head is not None and classifier is None:
-        own |= {f"head.{name}": value for name, value in _read_weights(folder / "head.safetensors").items()}
+        own |= {f"head.{name}": value for name, value in _read_weights(folder / "head" / "model.safetensors").items()}
     for name, value in weights.items():
         layer, _, kind = name.rpartition(".")
         own[f"head.linear.{kind}" if layer == classifier else f"backbone.network.{name}"] = value

@@ -113,7 +113,7 @@ def test_timm_gives_the_runs_outputs_to_the_bit_on_images_normalized_as_its_conf
     head = spec.head is not None and name not in HEAD_APART
     output = {"embedding": "embedding", "classifier": "logits"}[spec.head.kind] if head else "features"
     assert torch.equal(given, expected[output])
-    assert (to / "head.safetensors").exists() == (spec.head is not None and output == "features")
+    assert (to / "head" / "model.safetensors").exists() == (spec.head is not None and output == "features")
     if head:
         without_head = timm.create_model(f"local-dir:{to}", pretrained=True, num_classes=0).eval()
         with torch.no_grad():
@@ -320,8 +320,8 @@ def test_the_command_line_exports_and_says_where(finished_run, tmp_path, capsys)
 def test_a_missing_head_file_is_named(finished_run, tmp_path):
     to = tmp_path / "exported"
     export_run(finished_run(replace(RESNET, head=PROJECTION)), to)
-    (to / "head.safetensors").unlink()
-    with pytest.raises(ValueError, match="head.safetensors cannot be read"):
+    (to / "head" / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="head/model.safetensors cannot be read"):
         load_model(to)
 
 

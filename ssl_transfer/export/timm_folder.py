@@ -23,7 +23,8 @@ def write_timm_folder(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> A
     """Write ``model.safetensors`` under timm's names and ``config.json`` that timm and :func:`load_model` read.
 
     A linear head becomes timm's classifier where the network's forward pass ends in one linear layer, so that timm's
-    output is the head's. Any other head goes to ``head.safetensors``, which timm does not read.
+    output is the head's. Any other head goes to ``head/model.safetensors``: timm does not read it there,
+    while older versions of timm fail over a second file of weights beside their own.
 
     Raises:
         ValueError: what was written does not give what the model gives.
@@ -35,7 +36,8 @@ def write_timm_folder(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> A
     if classifier is not None:
         weights |= _classifier_weights(model, classifier)
     elif model.head is not None:
-        _save(model.head.state_dict(), folder / "head.safetensors")
+        (folder / "head").mkdir()
+        _save(model.head.state_dict(), folder / "head" / "model.safetensors")
     _save(weights, folder / "model.safetensors")
     write_json(folder / "config.json", _config(model, spec, classifier))
 
@@ -150,8 +152,8 @@ def _notes(model: EmbeddingModel, output: str) -> list[str]:
     ]
     if model.head is not None and output == "features":
         notes.append(
-            f"timm gives the features; the {model.head.output_name} needs head.safetensors, which only the loader of "
-            "ssl-transfer reads."
+            f"timm gives the features; the {model.head.output_name} needs head/model.safetensors, which only the "
+            "loader of ssl-transfer reads."
         )
     elif model.head is not None:
         notes.append(f"timm gives the {output}; create_model(..., num_classes=0) gives the features before it.")

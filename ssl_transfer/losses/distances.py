@@ -33,10 +33,10 @@ class Points(NamedTuple):
 def points_of(x: Float[Tensor, "n d"]) -> Points:
     """Prepare the rows ``x``, float32 or float64, for ``distance_tile``.
 
-    A common offset changes no distance but would cost the matmul its digits, so the mean row is subtracted,
-    in float64.
+    A common offset changes no distance but would cost the matmul its digits, so the mean row is subtracted. Its own
+    rounding is an offset too, and a small one.
     """
-    centered = (x.double() - x.mean(dim=0, dtype=torch.float64)).to(x.dtype)
+    centered = x - x.mean(dim=0)
     squares = centered.square().sum(dim=1)
     column, ones = squares[:, None], torch.ones_like(squares)[:, None]
     left, right = torch.cat([-2 * centered, column, ones], 1), torch.cat([centered, ones, column], 1)

@@ -41,12 +41,15 @@ def stage_count(backbone: Backbone) -> int:
 def _layer_groups(backbone: Backbone) -> list[list[str]]:
     """Names of the parameters of the stem and of each stage."""
     network: Any = backbone.network
-    if not hasattr(network, "group_matcher"):
+    groups: dict[int, list[str]] = {}
+    if hasattr(network, "group_matcher"):
+        # timm puts what no pattern matches into a last group without saying so: a name that matches none shows which.
+        named = chain(network.named_parameters(), [("", None)])
+        groups = group_with_matcher(named, network.group_matcher(coarse=True))
+    divided = [groups[index] for index in sorted(groups) if "" not in groups[index]]
+    if not divided:
         raise ValueError(f"backbone {backbone.name!r} is not divided into stages, so none can be frozen")
-    # timm adds what no pattern matches as a last group without saying so: a name that matches none shows which it is.
-    named = chain(network.named_parameters(), [("", None)])
-    groups = group_with_matcher(named, network.group_matcher(coarse=True))
-    return [groups[index] for index in sorted(groups) if "" not in groups[index]]
+    return divided
 
 
 def _takes_none(module: nn.Module) -> bool:

@@ -27,7 +27,7 @@ DIVIDED = {
     "convnext_atto": (4, ("stem.", "stages.0.", "stages.1.")),
     "vit_tiny_patch16_224": (12, ("cls_token", "pos_embed", "patch_embed.", "blocks.0.", "blocks.1.")),
     "swin_tiny_patch4_window7_224": (4, ("patch_embed.", "layers.0.", "layers.1.")),
-    "levit_128s": (3, ("stem.", "stages.0.", "stages.1.")),
+    "pvt_v2_b0": (4, ("patch_embed.", "stages.0.", "stages.1.")),
 }
 
 
@@ -171,8 +171,19 @@ def recipe(**model) -> config.Recipe:
     return config.load(ROOT / "recipes" / "digits" / "simclr.yaml", ["model.backbone=resnet10t", *overrides])
 
 
-def test_a_network_that_timm_does_not_divide_is_refused():
+class Undivided(nn.Linear):
+    """A network whose patterns match none of its weights, as LeViT's of older versions of timm."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+
+    def group_matcher(self, coarse=False):
+        return {"stem": r"^nothing", "blocks": r"^blocks\.(\d+)"}
+
+
+@pytest.mark.parametrize("network", [nn.Sequential(nn.Flatten()), Undivided()])
+def test_a_network_that_timm_does_not_divide_is_refused(network):
     backbone = create_backbone("resnet10t", **RGB)
-    backbone.network = nn.Sequential(nn.Flatten())
+    backbone.network = network
     with pytest.raises(ValueError, match="'resnet10t' is not divided into stages, so none can be frozen"):
         freeze_stages(backbone, 1)
