@@ -1,5 +1,6 @@
 """The whole model, preprocessing included, as a program that needs none of our code: ``torch.export`` or ONNX."""
 
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ def write_torch_program(folder: Path, model: EmbeddingModel, spec: ModelSpec) ->
     """
     path = folder / "model.pt2"
     torch.export.save(_traced(model, spec), path)
-    program = torch.export.load(path).module()
+    with warnings.catch_warnings():  # torch 2.11 reads its own file into a buffer that it then calls read-only
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        program = torch.export.load(path).module()
     for n in (1, 5):
         images = sample_images(spec, n)
         with torch.no_grad():
@@ -47,16 +50,18 @@ def write_onnx(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact
     path = folder / "model.onnx"
     names = list(run_outputs(model, sample_images(spec, 1)))
     try:
-        torch.onnx.export(
-            _traced(model, spec),
-            (),
-            path,
-            dynamo=True,
-            input_names=["images"],
-            output_names=names,
-            external_data=False,
-            verbose=False,
-        )
+        with warnings.catch_warnings():  # what torch 2.11 says of its own code
+            warnings.simplefilter("ignore", FutureWarning)
+            torch.onnx.export(
+                _traced(model, spec),
+                (),
+                path,
+                dynamo=True,
+                input_names=["images"],
+                output_names=names,
+                external_data=False,
+                verbose=False,
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         raise _cannot("ONNX", spec, error) from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
