@@ -1,9 +1,10 @@
 import os
-import socket
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.processes import find_free_port
 
 # One thread a test process: the networks here are tiny, and threads that wait for each other cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -14,9 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
+    return find_free_port()
 
 
 @pytest.fixture

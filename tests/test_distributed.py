@@ -1,6 +1,5 @@
 """Several gloo processes with different shards against one process with all rows."""
 
-import socket
 import traceback
 import warnings
 from pathlib import Path
@@ -22,6 +21,7 @@ from ssl_transfer.distributed import (
     sum_over_processes,
     synchronize_batch_norm,
 )
+from tests.processes import find_free_port
 
 
 def rows(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -121,10 +121,7 @@ def run_checks(rank: int, world: int, port: int, folder: Path) -> None:
 def failures(request, tmp_path_factory) -> Path:
     """The folder where processes left what failed, after all checks ran in one group: starting one is slow."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    spawn(run_checks, (request.param, port, folder), nprocs=request.param)
+    spawn(run_checks, (request.param, find_free_port(), folder), nprocs=request.param)
     assert len(list(folder.glob("done.*"))) == request.param
     return folder
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssl_transfer.models.embedding import FeatureMaps as FeatureMaps
     from ssl_transfer.models.embedding import Output as Output
     from ssl_transfer.models.embedding import WithLogits as WithLogits
-    from ssl_transfer.models.foreign import load_foreign as load_foreign
+    from ssl_transfer.models.foreign.loading import load_foreign as load_foreign
     from ssl_transfer.models.frozen import Frozen as Frozen
     from ssl_transfer.models.heads import ClassifierHead as ClassifierHead
     from ssl_transfer.models.heads import EmbeddingHead as EmbeddingHead
@@ -38,7 +38,7 @@ _HOME = {
     "ProjectionHead": "heads",
     "WithLogits": "embedding",
     "create_backbone": "backbones",
-    "load_foreign": "foreign",
+    "load_foreign": "foreign.loading",
     "timm_pretrained": "pretrained",
     "torchvision_pretrained": "pretrained",
 }

@@ -35,6 +35,13 @@ class Queue(nn.Module):
         ``keys`` are this process's, ``views`` parts of equally many images one after the other.
         """
         gathered = gather_rows(nn.functional.normalize(keys, dim=1).to(self.rows.dtype))
-        order = single_process_order(len(gathered), views).to(gathered.device)
-        # A new tensor, not a change in place: the backward pass still needs the queue that the loss saw.
-        self.rows = torch.cat([gathered[order.argsort()], self.rows])[: len(self.rows)]
+        self.rows = pushed(self.rows, gathered, views)
+
+
+def pushed(queue: Float[Tensor, "size d"], rows: Float[Tensor, "n d"], views: int) -> Float[Tensor, "size d"]:
+    """The queue after ``rows``, gathered from all processes, in the order that one process would have them.
+
+    A new tensor, not a change in place: the backward pass still needs the queue that the loss saw.
+    """
+    order = single_process_order(len(rows), views).to(rows.device)
+    return torch.cat([rows.to(queue.dtype)[order.argsort()], queue])[: len(queue)]

@@ -14,6 +14,7 @@ from ssl_transfer.distributed import gather_rows, own_rows, single_process_order
 from ssl_transfer.losses import ContrastiveRepresentation, draw_negatives, seed, soft_targets
 from ssl_transfer.models import Frozen
 from ssl_transfer.tasks.embed import embed
+from ssl_transfer.tasks.queue import pushed
 
 
 class Transfer(nn.Module):
@@ -98,9 +99,7 @@ class SEED(Transfer):
         student = gather_rows(self.adapter(student))
         teacher = gather_rows(self.taught(images, batch))
         loss = seed(student, teacher, self.queue, **self.temperatures, anchors=own_rows(len(images)))
-        order = single_process_order(len(teacher), len(batch.views)).to(teacher.device)
-        # A new tensor, not a change in place: the backward pass still needs the queue that the loss saw.
-        self.queue = torch.cat([teacher.to(self.queue.dtype)[order.argsort()], self.queue])[: len(self.queue)]
+        self.queue = pushed(self.queue, teacher, len(batch.views))
         return self.weight * loss
 
 

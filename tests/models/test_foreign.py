@@ -22,7 +22,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssl_transfer.models.foreign import FORMATS, load_foreign, read_tensors
+from ssl_transfer.models.foreign.formats import FORMATS
+from ssl_transfer.models.foreign.loading import load_foreign
+from ssl_transfer.models.foreign.reading import read_tensors
 
 CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "image_size": 32}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

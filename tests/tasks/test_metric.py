@@ -1,16 +1,13 @@
 """Metric learning: the losses against plain loops, and several processes against one."""
 
 import math
-import socket
 import warnings
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
@@ -19,6 +16,7 @@ from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.losses.labels import ARGUMENTS, label_loss
 from ssl_transfer.optim import create_optimizer
 from ssl_transfer.tasks import MetricLearning
+from tests.processes import assert_same_on
 
 STEPS = 20
 
@@ -131,29 +129,13 @@ def in_double(batch: Batch) -> Batch:
     return found
 
 
-def compare_in_process(rank: int, world: int, port: int, expected: dict[str, dict[str, torch.Tensor]]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=world)
-    for name, values in expected.items():
-        found = parameters_after_training(name, rank, world)
-        assert found.keys() == values.keys()
-        for key, value in values.items():
-            torch.testing.assert_close(
-                found[key], value, rtol=1e-6, atol=1e-8, msg=lambda text, n=f"{name} {key}": f"{n}: {text}"
-            )
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_processes_end_with_the_parameters_and_proxies_of_one():
     expected = {name: parameters_after_training(name) for name in ("proxy_anchor", "normalized_softmax", "triplet")}
     assert "loss.proxies" in expected["proxy_anchor"] and "loss.W" in expected["normalized_softmax"]
     for values in expected.values():
         assert values["loss 19"] != values["loss 0"]
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    spawn(compare_in_process, (2, port, expected), nprocs=2)
+    assert_same_on(2, parameters_after_training, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_balanced_shares_put_together_are_the_batch_of_one_process():

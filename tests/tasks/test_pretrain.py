@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import warnings
@@ -11,10 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer import config, recipe
@@ -28,6 +25,7 @@ from ssl_transfer.models import EmbeddingModel, MomentumEncoder
 from ssl_transfer.optim import create_optimizer
 from ssl_transfer.task_building import build_task
 from ssl_transfer.tasks import MoCo, MoCoV3, SimCLR
+from tests.processes import assert_same_on
 from tests.reference import pretrain as reference
 
 ROOT = Path(__file__).parent.parent.parent
@@ -133,29 +131,13 @@ def test_values_and_gradients_of_several_steps_are_the_formulas(kind):
         torch.testing.assert_close(task.nt_xent.memory_bank.rows, torch.stack(twin.queue))
 
 
-def compare_in_process(rank: int, world: int, port: int, expected: dict[str, dict[str, torch.Tensor]]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=world)
-    for kind, values in expected.items():
-        found = start(kind, rank, world)
-        assert found.keys() == values.keys()
-        for name, value in values.items():
-            torch.testing.assert_close(
-                found[name], value, rtol=1e-7, atol=1e-9, msg=lambda text, k=kind, n=name: f"{k} {n}: {text}"
-            )
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_losses_gradients_queue_and_trailing_copy_do_not_depend_on_the_number_of_processes(world):
     expected = {kind: start(kind) for kind in KINDS}
     kept = [name for name in expected["symmetric moco"] if name.startswith("kept")]
     assert "kept nt_xent.memory_bank.rows" in kept and any("key_encoder" in name for name in kept)
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    spawn(compare_in_process, (world, port, expected), nprocs=world)
+    assert_same_on(world, start, expected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)

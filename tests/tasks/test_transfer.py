@@ -1,15 +1,12 @@
 """Every way of transfer: it trains, several processes are one, and parts are the whole."""
 
-import socket
 import warnings
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer import config
@@ -20,6 +17,7 @@ from ssl_transfer.losses.relational.rkd import rkd_distance
 from ssl_transfer.models import EmbeddingModel, Frozen
 from ssl_transfer.task_building import build_task
 from ssl_transfer.tasks.embed import embed
+from tests.processes import assert_same_on
 
 KINDS = sorted(
     get_args(kind.model_fields["kind"].annotation)[0]
@@ -74,30 +72,12 @@ def gradients_of_two_steps(kind: str, rank: int = 0, world: int = 1, **train) ->
     return found
 
 
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], kind: str) -> None:
-    assert found.keys() == expected.keys() and len(found) > 10
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            found[name], value, rtol=1e-7, atol=1e-9, msg=lambda text, n=name: f"{kind} {n}: {text}"
-        )
-
-
-def compare_in_process(rank: int, world: int, port: int, expected: dict[str, dict[str, torch.Tensor]]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=world)
-    for kind, values in expected.items():
-        assert_same(gradients_of_two_steps(kind, rank, world), values, kind)
-    dist.destroy_process_group()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_value_and_gradient_of_every_kind_do_not_depend_on_the_number_of_processes(world):
     expected = {kind: gradients_of_two_steps(kind) for kind in KINDS}
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
-    spawn(compare_in_process, (world, port, expected), nprocs=world)
+    assert all(len(values) > 10 for values in expected.values())
+    assert_same_on(world, gradients_of_two_steps, expected, rtol=1e-7, atol=1e-9)
 
 
 def test_every_loss_of_the_library_is_a_kind_of_transfer():

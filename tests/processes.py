@@ -1,0 +1,45 @@
+"""The same computation on one process and on several gloo processes."""
+
+import socket
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing import spawn
+
+Compute = Callable[[str, int, int], Mapping[str, Tensor]]  # (kind, rank, world) -> values by name
+
+
+def find_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def assert_same_on(
+    world: int, compute: Compute, expected: Mapping[str, Mapping[str, Tensor]], *, rtol: float, atol: float
+) -> None:
+    """Each of ``world`` processes finds, for every kind, the values that one process found."""
+    spawn(_compare, (world, find_free_port(), compute, expected, rtol, atol), nprocs=world)
+
+
+def _compare(
+    rank: int,
+    world: int,
+    port: int,
+    compute: Compute,
+    expected: Mapping[str, Mapping[str, Tensor]],
+    rtol: float,
+    atol: float,
+) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"tcp://localhost:{port}", rank=rank, world_size=world)
+    for kind, values in expected.items():
+        found = compute(kind, rank, world)
+        assert found.keys() == values.keys()
+        for name, value in values.items():
+            torch.testing.assert_close(
+                found[name], value, rtol=rtol, atol=atol, msg=lambda text, n=f"{kind} {name}": f"{n}: {text}"
+            )
+    dist.destroy_process_group()
