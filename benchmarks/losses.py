@@ -13,8 +13,6 @@ large square float32 matmul measured in the same run. Prints tables, writes benc
 
 import argparse
 import importlib.util
-import json
-import platform
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
+import recording
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -111,12 +110,6 @@ def extra_memory_cuda(loss: Loss, n: int, width: int) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def resident(key: str) -> int:
-    """VmRSS, what this process holds now, or VmHWM, the most it ever held; Linux."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) * 1024
-
-
 def extra_memory_cpu(name: str, n: int, arguments: argparse.Namespace) -> int:
     """In a fresh process, for a peak is never forgotten and an allocator keeps what it was given."""
     command = [sys.executable, __file__, "--measure", name, "--n", str(n), "--width", str(arguments.width)]
@@ -131,9 +124,9 @@ def measure_here(arguments: argparse.Namespace) -> None:
     loss = candidates(arguments)[arguments.measure]
     student, teacher = inputs(arguments.n[0], arguments.width, "cpu")
     step(loss, *inputs(64, arguments.width, "cpu"))
-    before = resident("VmRSS")
+    before = recording.resident("VmRSS")
     step(loss, student, teacher)
-    print(max(resident("VmHWM") - before, 0))
+    print(max(recording.resident("VmHWM") - before, 0))
 
 
 def matmul(device: str) -> tuple[Callable[[], object], float]:
@@ -239,12 +232,6 @@ def every_loss(n: int, device: str, budget: float) -> list[dict]:
     return rows
 
 
-def processor() -> str:
-    """The model of the CPU."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
-
-
 def main() -> None:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -261,20 +248,16 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         return measure_here(arguments)
-    device = torch.cuda.get_device_name() if arguments.device == "cuda" else processor()
-    print(f"{device}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}, d = {arguments.width}")
-    results = {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "width": arguments.width,
+    print(
+        f"{recording.machine(arguments.device)}, {torch.get_num_threads()} CPU threads, torch {torch.__version__}, "
+        f"d = {arguments.width}"
+    )
+    sections = {
         "candidates": [row for n in arguments.n for row in compare(n, arguments)],
         "shares": shares(4096, arguments),
         "every_loss": every_loss(1024, arguments.device, 4) if arguments.all else [],
     }
-    path = Path(__file__).parent / "results" / f"losses-{arguments.device}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    recording.write("losses", arguments, **sections)
 
 
 if __name__ == "__main__":

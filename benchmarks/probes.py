@@ -11,8 +11,6 @@ benchmarks/results/probes-<device>.json. Retrieval's peer needs faiss-cpu.
 """
 
 import argparse
-import json
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import recording
 import torch
 import torch.nn.functional as F
 from lightly.utils.benchmarking import knn_predict as lightly_knn_predict
@@ -161,7 +160,7 @@ def search(options: argparse.Namespace) -> list[dict]:
 
 def compare(title: str, candidates: dict[str, Work], options: argparse.Namespace) -> list[dict]:
     """Time the candidates turn about and print how they stand to the first."""
-    memory = {name: extra_memory(work, options.device) for name, work in candidates.items()}
+    memory = {name: recording.extra_memory(work, options.device) for name, work in candidates.items()}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(options.rounds):
         for name, work in candidates.items():
@@ -183,25 +182,6 @@ def compare(title: str, candidates: dict[str, Work], options: argparse.Namespace
     return rows
 
 
-def extra_memory(work: Work, device: str) -> float:
-    """MiB that ``work`` needs at its peak beyond what is taken before it; it also warms up."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak to what is taken now
-    before = resident("VmRSS")
-    work()
-    return (resident("VmHWM") - before) / 2**10
-
-
-def resident(field: str) -> int:
-    """KiB of this process's memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
 TASKS = {"linear": linear, "knn": knn, "large_bank": large_bank, "retrieval": search}
 
 
@@ -218,14 +198,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="sklearn")
 
     rows = [row for task in options.tasks or TASKS for row in TASKS[task](options)]
-    machine = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
-    report = vars(options) | dict(
-        machine=machine, threads=torch.get_num_threads(), torch=torch.__version__, results=rows
-    )
-    path = Path(__file__).parent / "results" / f"probes-{options.device}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"\n{path}")
+    recording.write("probes", options, results=rows)
 
 
 if __name__ == "__main__":

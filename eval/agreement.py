@@ -7,13 +7,16 @@ python eval/agreement.py --features student.npz --teacher teacher.npz
 
 import argparse
 
-from ssl_transfer import measures
-from ssl_transfer.eval_program import evaluate, load_subject
+from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.program import evaluate, load_subject
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject
 
 
-def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
     """Neighbour overlap, linear CKA and the rank correlation of distances; 1 for a rotated, scaled copy."""
-    return measures.agreement(subject, load_subject(given.teacher, given), k=given.k, seed=given.seed)
+    teacher = load_subject(given.teacher, given, train_features=False)
+    return measures.agreement(subject, teacher, k=given.k, seed=given.seed)
 
 
 if __name__ == "__main__":
@@ -23,5 +26,6 @@ if __name__ == "__main__":
         ("--teacher", {"required": True, "help": "a run folder, timm:NAME or an npz file of features"}),
         ("--k", {"type": int, "default": 10, "help": "neighbours that are compared"}),
         ("--seed", {"type": int, "default": 0, "help": "which images' distances are ranked"}),
+        train_features=False,
         together=lambda given: True,
     )

@@ -7,11 +7,13 @@ python eval/few_shot.py --features features.npz --draws 50
 
 import argparse
 
-from ssl_transfer import measures
-from ssl_transfer.eval_program import evaluate
+from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.program import evaluate
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject
 
 
-def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
     """Score every number of labels."""
     return measures.few_shot(
         subject,

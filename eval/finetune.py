@@ -6,14 +6,21 @@ python eval/finetune.py --timm resnet18 --dataset cifar10 --fraction 0.01 --epoc
 
 import argparse
 
-from ssl_transfer import measures
-from ssl_transfer.eval_program import evaluate
+from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.program import evaluate
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject
 
 
-def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
     """Train a copy of the network and score its last state."""
     return measures.finetune(
-        subject, fraction=given.fraction, epochs=given.epochs, augment=given.augment, seed=given.seed
+        subject,
+        fraction=given.fraction,
+        epochs=given.epochs,
+        batch_size=given.batch_size,
+        augment=given.augment,
+        seed=given.seed,
     )
 
 
@@ -23,6 +30,8 @@ if __name__ == "__main__":
         measure,
         ("--fraction", {"type": float, "default": 0.1, "help": "of each class that is labelled"}),
         ("--epochs", {"type": int, "default": 30}),
+        ("--batch-size", {"type": int, "default": 256}),
         ("--augment", {"default": "crop", "metavar": "PRESET", "help": "what the network sees in training"}),
         ("--seed", {"type": int, "default": 0, "help": "which images are labelled, and their order"}),
+        train_features=False,
     )

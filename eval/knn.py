@@ -8,11 +8,13 @@ python eval/knn.py runs/digits-transfer --layer projection --majority --metric e
 
 import argparse
 
-from ssl_transfer import measures
-from ssl_transfer.eval_program import evaluate
+from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.program import evaluate
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject
 
 
-def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
     """Score every pair of k and temperature from one search."""
     return measures.knn(
         subject, k=given.k, temperature=given.temperature, metric=given.metric, weighted=not given.majority

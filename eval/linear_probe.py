@@ -10,14 +10,21 @@ docs/evaluation.md defines the protocols: lbfgs (the default), sgd as in DINOv2,
 
 import argparse
 
-from ssl_transfer import measures
-from ssl_transfer.eval_program import evaluate
+from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.program import evaluate
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject
 
 
-def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
     """Score the features by the protocol that was named."""
     return measures.linear_probe(
-        subject, protocol=given.protocol, epochs=given.epochs, augment=given.augment, seed=given.seed
+        subject,
+        protocol=given.protocol,
+        epochs=given.epochs,
+        augment=given.augment,
+        folds=given.folds,
+        seed=given.seed,
     )
 
 
@@ -28,6 +35,7 @@ if __name__ == "__main__":
         ("--protocol", {"default": "lbfgs", "choices": ["lbfgs", "sgd", "augmented"]}),
         ("--epochs", {"type": int, "default": 10, "help": "of the protocols sgd and augmented"}),
         ("--augment", {"default": "crop", "metavar": "PRESET", "help": "what the protocol augmented shows"}),
+        ("--folds", {"action": "store_true", "help": "one probe for each predefined fold of stl10: mean and sd"}),
         ("--seed", {"type": int, "default": 0, "help": "which training images are held out"}),
         together=lambda given: given.protocol == "augmented",
     )

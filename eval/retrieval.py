@@ -7,11 +7,13 @@ python eval/retrieval.py runs/digits-transfer --layer output --metric euclidean
 
 import argparse
 
-from ssl_transfer import measures
-from ssl_transfer.eval_program import evaluate
+from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.program import evaluate
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject
 
 
-def measure(subject: measures.Subject, given: argparse.Namespace) -> list[measures.Score]:
+def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
     """Score the test split against itself."""
     return measures.retrieval(subject, k=given.k, metric=given.metric)
 
@@ -22,4 +24,5 @@ if __name__ == "__main__":
         measure,
         ("--k", {"type": int, "nargs": "+", "default": [1, 2, 4, 8], "help": "depths of Recall@K"}),
         ("--metric", {"default": "cosine", "choices": ["cosine", "euclidean"]}),
+        train_features=False,
     )

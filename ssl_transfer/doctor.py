@@ -9,14 +9,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_transfer import config, runs
+from ssl_transfer.building.data import open_images
+from ssl_transfer.building.teacher import open_teacher, teacher_name
 from ssl_transfer.context import Context
 from ssl_transfer.data import Images
 from ssl_transfer.errors import user_mistakes
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import effective_rank, extract_features, knn_leave_one_out, raw_pixels
 from ssl_transfer.probes.intake import batch_norm_mismatch
-from ssl_transfer.recipe import open_images
-from ssl_transfer.teachers import open_teacher, teacher_name, teacher_of
 
 NEIGHBORS = 20
 
@@ -60,7 +60,7 @@ def diagnose(path: Path, overrides: list[str], count: int) -> None:
     """
     recipe = config.load_teacher(path, overrides)
     context = Context.start(recipe)
-    teacher = teacher_of(recipe)
+    teacher = recipe.teacher
     assert teacher is not None
     with user_mistakes():
         folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]

@@ -1,37 +1,38 @@
 """From a recipe to a scored student: the one place that sees both the settings and the tensors."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import PartialState
 from torch import nn
 
 from ssl_transfer import config, runs
-from ssl_transfer.best_on_test import RecallOnTest, best_on_test
-from ssl_transfer.checkpoint import load_model, save_model
-from ssl_transfer.context import Context, cores_of_process, device_name, versions
-from ssl_transfer.data import Augment, Batch, Batches, Images, load_images
-from ssl_transfer.data.subset import first_images
+from ssl_transfer.building.data import build_batches, open_images, scored_part
+from ssl_transfer.building.model import model_spec, untrained
+from ssl_transfer.building.optimizer import build_optimizer, learning_rate
+from ssl_transfer.building.recall import batches_with_teacher, remembers
+from ssl_transfer.building.task import build_task
+from ssl_transfer.building.teacher import load_teacher, teacher_name
+from ssl_transfer.checkpoint import ModelSpec, load_model, save_model
+from ssl_transfer.context import Context, device_name, versions
+from ssl_transfer.data import Batch, Batches, Images
 from ssl_transfer.distributed import synchronize_batch_norm
-from ssl_transfer.engine import Interrupted, fit
 from ssl_transfer.errors import user_mistakes
-from ssl_transfer.evaluation import make_subject
-from ssl_transfer.model_building import model_spec, untrained
 from ssl_transfer.models import AveragedModel, EmbeddingModel
-from ssl_transfer.monitoring import Monitor
-from ssl_transfer.optim import create_optimizer
-from ssl_transfer.recall import batches_with_teacher, remembers
 from ssl_transfer.report.page import write_report
-from ssl_transfer.schedules import constant, multi_step, warmup_cosine
-from ssl_transfer.scoring import Score, layers, print_scores, read_scores, score_subject, write_scores
-from ssl_transfer.task_building import build_task
-from ssl_transfer.teachers import load_teacher, teacher_name, teacher_of
+from ssl_transfer.scoring.best_on_test import RecallOnTest, best_on_test
+from ssl_transfer.scoring.kinds import needed_layers, score_subject
+from ssl_transfer.scoring.monitor import Monitor
+from ssl_transfer.scoring.scores import Score, read_scores, write_scores
+from ssl_transfer.scoring.subject import make_subject
+from ssl_transfer.scoring.table import print_scores
+from ssl_transfer.training.engine import Interrupted, Outcome, fit
 from ssl_transfer.views_sheet import draw_views
 
 Stop = Callable[[int], bool]
@@ -64,29 +65,13 @@ def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
         context.say(f"{folder} is trained ({info.steps:,} steps)")
         return folder
 
-    accelerator, device = context.accelerator, context.device
-    with user_mistakes():  # the student first: a mistake in it should not wait for hours of teacher
-        images = open_images(recipe, "training", context)
-        batches = _batches(recipe, images, context)
-        spec = model_spec(recipe, images)
-        model = context.place(untrained(recipe, spec))
-    teacher = _teacher(recipe, context, stop)
-    with user_mistakes():
-        task = context.place(build_task(recipe, model, teacher, images, steps_per_epoch=batches.steps_per_epoch))
-    if accelerator.num_processes > 1 and recipe.train.sync_batch_norm:
-        synchronize_batch_norm(task)  # also those of heads that only training has, and of a copy that trails the model
-    if recipe.train.compile:
-        model.backbone.network.compile()
-    momentum = recipe.train.ema
-    average = AveragedModel(model) if momentum is not None else None
-    kept: EmbeddingModel = average.module if average else model  # type: ignore[assignment]  # what is saved and scored
-    total_steps = recipe.train.steps or recipe.train.epochs * batches.steps_per_epoch
-
+    built = _build(recipe, context, stop)
+    total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
     info = replace(
         info,
         total_steps=total_steps,
-        processes=accelerator.num_processes,
-        device=device_name(device),
+        processes=context.accelerator.num_processes,
+        device=device_name(context.device),
         precision=context.precision_name,
         versions=versions(),
     )
@@ -94,58 +79,109 @@ def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
         f"{recipe.name}: {recipe.task.kind}, {recipe.model.backbone}, {total_steps:,} steps of "
         f"{recipe.data.batch_size} images on {info.processes} x {info.device} in {info.precision}; run folder {folder}"
     )
-    batch: Callable[[int], Batch] = batches.batch
+    outcome = _fit(recipe, built, info, folder, context, stop)
+    if context.accelerator.is_main_process:
+        save_model(folder, built.kept(), built.spec)
+        runs.write_info(folder, replace(info, finished=True, **asdict(outcome)))
+        (folder / "state" / "state.pt").unlink(missing_ok=True)  # the finished weights are model.safetensors
+        write_report(folder)
+    context.accelerator.wait_for_everyone()
+    return folder
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What a recipe describes, as objects on the device."""
+
+    batches: Batches
+    spec: ModelSpec
+    model: EmbeddingModel
+    average: AveragedModel | None
+    teacher: EmbeddingModel | None
+    task: nn.Module
+
+    def kept(self) -> EmbeddingModel:
+        """The model that is saved and scored."""
+        return self.average.module if self.average else self.model  # type: ignore[return-value]
+
+
+def _build(recipe: config.Recipe, context: Context, stop: Stop) -> _Built:
+    """The student first: a mistake in it should not wait for hours of teacher."""
+    with user_mistakes():
+        images = open_images(recipe, "training", context)
+        batches = build_batches(recipe, images, context)
+        spec = model_spec(recipe, images)
+        model = context.place(untrained(recipe, spec))
+    teacher = _teacher(recipe, context, stop)
+    with user_mistakes():
+        task = context.place(build_task(recipe, model, teacher, images, steps_per_epoch=batches.steps_per_epoch))
+    if context.accelerator.num_processes > 1 and recipe.train.sync_batch_norm:
+        synchronize_batch_norm(task)  # also those of heads that only training has, and of a copy that trails the model
+    if recipe.train.compile:
+        model.backbone.network.compile()
+    average = None if recipe.train.ema is None else AveragedModel(model)
+    return _Built(batches, spec, model, average, teacher, task)
+
+
+def _fit(
+    recipe: config.Recipe, built: _Built, info: runs.RunInfo, folder: Path, context: Context, stop: Stop
+) -> Outcome:
+    """Train what was built, from where ``folder`` says it stands to the last step."""
+    accelerator, steps_per_epoch = context.accelerator, built.batches.steps_per_epoch
+    batch: Callable[[int], Batch] = built.batches.batch
     if remembers(recipe):
-        assert teacher is not None
+        assert built.teacher is not None
         with user_mistakes():
-            batch = batches_with_teacher(recipe, teacher, batches, total_steps, context, partial(_check, stop))
+            batch = batches_with_teacher(
+                recipe, built.teacher, built.batches, info.total_steps, context, partial(_check, stop)
+            )
     if recipe.train.tracker is not None:
         accelerator.init_trackers(recipe.name, config={"recipe": config.dump(recipe)})
-    with user_mistakes(), closing(batches):
+    with user_mistakes(), closing(built.batches):
         outcome = fit(
-            task,
+            built.task,
             batch,
-            create_optimizer(
-                task,
-                name=recipe.optim.name,
-                lr=recipe.optim.lr,
-                weight_decay=recipe.optim.weight_decay,
-                momentum=recipe.optim.momentum,
-                decay_all=recipe.optim.decay_all is not None,
-                **(recipe.optim.lars.model_dump() if recipe.optim.lars else {}),
-                lr_scales={"loss": recipe.task.proxy_lr_scale} if isinstance(recipe.task, config.Metric) else {},
-            ),
+            build_optimizer(recipe, built.task),
             accelerator=accelerator,
             folder=folder,
             title=recipe.name,
             seed=recipe.seed,
             batch_size=recipe.data.batch_size,
-            steps_per_epoch=batches.steps_per_epoch,
-            total_steps=total_steps,
-            learning_rate=learning_rate(recipe, batches.steps_per_epoch),
+            steps_per_epoch=steps_per_epoch,
+            total_steps=info.total_steps,
+            learning_rate=learning_rate(recipe, steps_per_epoch),
             autocast=context.autocast,
             clip_norm=recipe.train.clip_norm,
-            checkpoint_every=recipe.train.checkpoint_every * batches.steps_per_epoch,
+            checkpoint_every=recipe.train.checkpoint_every * steps_per_epoch,
             log_every=recipe.train.log_every,
-            after_step=[
-                *([partial(_follow, average, model, momentum)] if average and momentum else []),
-                *_monitors(recipe, lambda: kept, images, batches),
-                *_recall_on_test(recipe, lambda: kept, batches, context),
-            ],
-            also_saved={"average": average} if average else {},
+            after_step=_after_step(recipe, built, context),
+            also_saved={"average": built.average} if built.average else {},
             on_save=lambda steps, seconds: runs.write_info(folder, replace(info, steps=steps, seconds=seconds)),
             stop=stop,
             console=context.console,
         )
-    if accelerator.is_main_process:
-        save_model(folder, kept, spec)
-        runs.write_info(folder, replace(info, finished=True, **asdict(outcome)))
-        (folder / "state" / "state.pt").unlink(missing_ok=True)  # the finished weights are model.safetensors
-        write_report(folder)
     for tracker in accelerator.trackers:
         tracker.finish()
-    accelerator.wait_for_everyone()
-    return folder
+    return outcome
+
+
+def _after_step(
+    recipe: config.Recipe, built: _Built, context: Context
+) -> list[Callable[[int], Mapping[str, float] | None]]:
+    """What follows the model from step to step, and what watches the one that will be saved."""
+    batches = built.batches
+    after: list[Callable[[int], Mapping[str, float] | None]] = []
+    if built.average is not None and recipe.train.ema is not None:
+        after.append(partial(_follow, built.average, built.model, recipe.train.ema))
+    for kind in recipe.score:
+        if isinstance(kind, config.Monitor):
+            every, images = kind.every * batches.steps_per_epoch, batches.images
+            settings = {"every": every, "count": kind.images, "k": kind.k, "seed": recipe.seed}
+            after.append(Monitor(built.kept, images, batches.views, **settings))
+        if isinstance(kind, config.BestOnTest):
+            every, images = kind.every * batches.steps_per_epoch, open_images(recipe, "test", context)
+            after.append(RecallOnTest(built.kept, scored_part(recipe, images), k=kind.k, every=every))
+    return after
 
 
 def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None) -> None:
@@ -158,8 +194,10 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
         teacher = None
         for name, model in _scored_models(recipe, folder, train, context).items():
             subjects = {
-                layer: make_subject(name, model, splits, layer=layer, cache=folder / "features")
-                for layer in layers(recipe.score)
+                layer: make_subject(
+                    name, model, splits, layer=layer, train_features=train_features, cache=folder / "features"
+                )
+                for layer, train_features in needed_layers(recipe.score).items()
             }
             main = context.accelerator.is_main_process
             scores += score_subject(subjects, recipe.score, seed=recipe.seed, teacher=teacher, main=main)
@@ -192,7 +230,7 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
 def show_views(recipe: config.Recipe, path: Path) -> None:
     """Draw some images of the first batch and their views into a picture."""
     context = Context.start(recipe)
-    with user_mistakes(), closing(_batches(recipe, open_images(recipe, "training", context), context)) as batches:
+    with user_mistakes(), closing(build_batches(recipe, open_images(recipe, "training", context), context)) as batches:
         draw_views(batches, path)
 
 
@@ -201,26 +239,9 @@ def leave() -> None:
     PartialState().destroy_process_group()
 
 
-def learning_rate(recipe: config.Recipe, steps_per_epoch: int) -> Callable[[int], float]:
-    """The learning rate as a function of the step."""
-    optim = recipe.optim
-    if optim.schedule == "constant":
-        return partial(constant, base=optim.lr)
-    if optim.milestones is not None:
-        milestones = [epoch * steps_per_epoch for epoch in optim.milestones]
-        return partial(multi_step, base=optim.lr, milestones=milestones)
-    return partial(
-        warmup_cosine,
-        total_steps=recipe.train.epochs * steps_per_epoch,
-        warmup_steps=round(optim.warmup_epochs * steps_per_epoch),
-        base=optim.lr,
-        final=optim.final_lr,
-    )
-
-
 def _teacher(recipe: config.Recipe, context: Context, stop: Stop) -> EmbeddingModel | None:
     """The task's teacher, trained first if it is a recipe that has not been run to its end."""
-    teacher = teacher_of(recipe)
+    teacher = recipe.teacher
     if teacher is None:
         return None
     if teacher.recipe is not None:
@@ -229,82 +250,9 @@ def _teacher(recipe: config.Recipe, context: Context, stop: Stop) -> EmbeddingMo
         return load_teacher(recipe, context)
 
 
-def open_images(recipe: config.Recipe, part: Literal["training", "train", "test"], context: Context) -> Images:
-    """The images that are trained on, or whose labels probes learn from, or that are scored; on the device."""
-    data = recipe.data
-    train = data.train or "train"
-    split = {"training": data.split or train, "train": train, "test": data.test or "test"}[part]
-    with context.accelerator.main_process_first():  # one process downloads, the others find the files
-        images = load_images(
-            data.dataset,
-            Path(data.root),
-            split=split,
-            download=data.download,
-            image_size=data.image_size,
-            on_error=data.on_error,
-            resident=data.resident,
-            workers=cores_of_process() if data.workers is None else data.workers,
-            memory=Path(recipe.train.runs) / "checked-images",
-            train_classes=data.train_classes,
-        )
-    if data.images is not None and part != "test":
-        images = first_images(images, data.images)
-    return images.to(context.device)
-
-
-def _batches(recipe: config.Recipe, images: Images, context: Context) -> Batches:
-    data = recipe.data
-    size = data.crop_size or images.pixels.shape[-1]
-    return Batches(
-        images,
-        [Augment(size, **view) for view in data.augment.views(data.views)],
-        seed=recipe.seed,
-        batch_size=data.batch_size,
-        per_class=data.per_class,
-        fixed_views=data.fixed_views,
-        rank=context.accelerator.process_index,
-        world=context.accelerator.num_processes,
-    )
-
-
 def _check(stop: Stop) -> None:
     if stop(0):
         raise Interrupted("stopped while the teacher's memory was filled; run the same command again to continue")
-
-
-def _monitors(
-    recipe: config.Recipe, model: Callable[[], EmbeddingModel], images: Images, batches: Batches
-) -> list[Monitor]:
-    """What watches the model that will be saved, as the recipe's score asks for."""
-    return [
-        Monitor(
-            model,
-            images,
-            batches.views,
-            every=kind.every * batches.steps_per_epoch,
-            count=kind.images,
-            k=kind.k,
-            seed=recipe.seed,
-        )
-        for kind in recipe.score
-        if isinstance(kind, config.Monitor)
-    ]
-
-
-def _recall_on_test(
-    recipe: config.Recipe, model: Callable[[], EmbeddingModel], batches: Batches, context: Context
-) -> list[RecallOnTest]:
-    """What measures the test split during training, where a score of the recipe is chosen on it."""
-    asked = [kind for kind in recipe.score if isinstance(kind, config.BestOnTest)]
-    if not asked:
-        return []
-    images = scored_part(recipe, open_images(recipe, "test", context))
-    return [RecallOnTest(model, images, k=kind.k, every=kind.every * batches.steps_per_epoch) for kind in asked]
-
-
-def scored_part(recipe: config.Recipe, images: Images) -> Images:
-    """What a model sees of ``images`` when it is scored: their middle, as large as the views that it is trained on."""
-    return images if recipe.data.crop_size is None else images.middle(recipe.data.crop_size)
 
 
 def _follow(average: AveragedModel, model: nn.Module, momentum: float, step: int) -> None:
@@ -330,7 +278,7 @@ def _scored_models(
     """Whose features are scored, by the name they have in the table; None stands for the pixels themselves."""
     student, spec = load_model(folder)
     models: dict[str, EmbeddingModel | None] = {}
-    teacher = teacher_of(recipe)
+    teacher = recipe.teacher
     if teacher is not None:
         models[f"teacher ({teacher_name(teacher)})"] = load_teacher(recipe, context)
     models[f"{'trained' if teacher is None else 'student'} ({spec.backbone})"] = student

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ssl_transfer import config, recipe
+from ssl_transfer.building.optimizer import learning_rate
 from ssl_transfer.errors import UserError
-from ssl_transfer.optim import create_optimizer
+from ssl_transfer.training.optim import create_optimizer
 
 TEACHER = """
 name: teacher
@@ -128,7 +129,7 @@ def test_what_does_not_fit_to_labels_is_refused(student):
 
 def test_rate_is_a_tenth_from_each_milestone_on(student):
     given = load(student, "optim.schedule=multi_step", "optim.milestones=[2,4]")
-    rate = recipe.learning_rate(given, steps_per_epoch=10)
+    rate = learning_rate(given, steps_per_epoch=10)
     assert [rate(step) for step in (0, 19, 20, 39, 40, 59)] == pytest.approx([0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4])
 
 

@@ -65,7 +65,7 @@ def test_score_of_something_else_is_one_sentence(folder, capsys):
 
 
 def test_every_kind_of_user_error_ends_with_its_code():
-    from ssl_transfer.engine import Interrupted
+    from ssl_transfer.training.engine import Interrupted
 
     assert (UserError.exit_code, Interrupted.exit_code) == (2, 130)
 

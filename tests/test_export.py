@@ -207,6 +207,19 @@ def test_a_torch_program_runs_where_ours_and_timm_are_not_imported(finished_run,
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["torch", "onnx"])
+def test_a_program_can_be_written_after_a_run_that_asked_for_exact_convolutions(file_format, finished_run, tmp_path):
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    conv.fp32_precision = "ieee"  # what a run with train.precision=full leaves behind
+    try:
+        export_run(finished_run(RESNET), tmp_path / "exported", file_format=file_format)
+        assert conv.fp32_precision == "ieee"
+    finally:
+        conv.fp32_precision = before
+
+
 @pytest.mark.parametrize("file_format", ["timm", "torch", "onnx"])
 def test_an_export_that_does_not_give_the_runs_outputs_is_not_left(file_format, finished_run, tmp_path, monkeypatch):
     run = finished_run(RESNET)

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_transfer import config, recipe, runs
-from ssl_transfer.engine import Interrupted
 from ssl_transfer.errors import UserError
+from ssl_transfer.training.engine import Interrupted
 
 ROOT = Path(__file__).parent.parent
 TRANSFER = ROOT / "recipes" / "digits" / "transfer.yaml"

@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ssl_transfer import config, recipe
-from ssl_transfer.engine import Interrupted
 from ssl_transfer.errors import UserError
+from ssl_transfer.training.engine import Interrupted
 
 RECIPE = """
 name: photos

@@ -47,7 +47,7 @@ def load_teacher(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raw |= {"name": "teacher", "seed": 0, "model": {"backbone": "resnet18"}, "task": task, "score": []}
         raw |= {"optim": {"name": "sgd", "lr": 1.0}, "train": {"epochs": 1}} | ({"data": data} if data else {})
     recipe = _validated(_complete(raw, path.parent), path, overrides)
-    if getattr(recipe.task, "teacher", None) is None:
+    if recipe.teacher is None:
         raise UserError(f"{path} has no teacher: give a recipe with task.teacher, or a file with teacher and data")
     return recipe
 

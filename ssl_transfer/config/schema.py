@@ -32,6 +32,11 @@ class Recipe(Section):
         """Whether the model ends in a classifier that learns labels."""
         return self.task.kind == "classify" or getattr(self.task, "labels", None) is not None
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The task's teacher, None where there is nothing to learn from one."""
+        return getattr(self.task, "teacher", None)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.optim.warmup_epochs > self.train.epochs:
@@ -48,11 +53,21 @@ class Recipe(Section):
             raise ValueError("a model that learns labels ends in a classifier: leave out model.embedding_dim")
         if not self.classifies and any(kind.kind == "classification" for kind in self.score):
             raise ValueError("score classification needs a classifier: write task.kind=classify or task.labels=true")
+        if any(kind.kind == "linear_probe" and kind.folds for kind in self.score):
+            self._refuse_other_folds()
         if self.task.kind in ("fitnet", "attention_transfer", "vid") and self.train.micro_batch_size is not None:
             raise ValueError(
                 f"{self.task.kind} is a mean over images: lower data.batch_size instead of micro_batch_size"
             )
         return self
+
+    def _refuse_other_folds(self) -> None:
+        data = self.data
+        if data.dataset != "stl10" or data.train not in (None, "train") or data.images is not None:
+            raise ValueError(
+                f"folds are predefined in stl10's split train alone, the whole of it; data.dataset is {data.dataset}, "
+                f"train {data.train or 'train'}, images {data.images or 'all'}: leave out folds of score linear_probe"
+            )
 
 
 # A teacher may be a recipe of its own: known only now that Recipe is.
@@ -72,7 +87,7 @@ def identity(recipe: Recipe) -> dict[str, Any]:
     """Everything of a recipe that decides the trained weights, its teacher's recipe included."""
     # Without nulls, so that an option added to the schema later, off by default, leaves earlier runs what they are.
     content = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)  # type: ignore[arg-type]
-    teacher = getattr(recipe.task, "teacher", None)
+    teacher = recipe.teacher
     if teacher is not None and teacher.recipe is not None:
         content["task"]["teacher"]["recipe"] = identity(teacher.recipe)
     return content

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from ssl_transfer import columns
 from ssl_transfer.config.data import Preset
 from ssl_transfer.config.fields import Count, Counts, Positive, Section
+from ssl_transfer.scoring import columns
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Metric = Literal["cosine", "euclidean"]
@@ -35,10 +35,11 @@ class LinearProbe(Section):
     protocol: Literal["lbfgs", "sgd", "augmented"] = "lbfgs"
     epochs: Count = 10  # of the two protocols trained by SGD
     augment: Preset = "crop"  # of the protocol augmented
+    folds: bool = False  # one probe for each predefined fold of stl10's training split: mean and sd
 
     def columns(self) -> list[str]:
         """The column that this entry fills."""
-        return [columns.linear_probe(self.protocol, self.epochs)]
+        return [columns.linear_probe(self.protocol, self.epochs, self.folds)]
 
 
 class FewShot(Section):
@@ -60,11 +61,12 @@ class Finetune(Section):
     kind: Literal["finetune"]
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
     epochs: Count = 30
+    batch_size: Count = 256
     augment: Preset = "crop"
 
     def columns(self) -> list[str]:
         """The column that this entry fills."""
-        return [columns.finetune(self.fraction, self.epochs)]
+        return [columns.finetune(self.fraction, self.epochs, self.batch_size)]
 
 
 class Retrieval(Section):

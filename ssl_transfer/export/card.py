@@ -8,11 +8,12 @@ from typing import Any
 import yaml
 
 from ssl_transfer import config
+from ssl_transfer.building.teacher import teacher_name
 from ssl_transfer.checkpoint import ModelSpec
 from ssl_transfer.export.artifact import Artifact
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.runs import RunInfo
-from ssl_transfer.teachers import teacher_name, teacher_of
+from ssl_transfer.scoring.scores import Score
 
 _CARD = """\
 ---
@@ -85,7 +86,7 @@ def model_card(
 
 
 def _summary(recipe: config.Recipe, spec: ModelSpec) -> str:
-    teacher = teacher_of(recipe)
+    teacher = recipe.teacher
     learned = "" if teacher is None else f" from the teacher {teacher_name(teacher)} (its {teacher.output})"
     return f"`{spec.backbone}` trained by `{recipe.task.kind}`{learned} on `{recipe.data.dataset}` with ssl-transfer."
 
@@ -141,8 +142,7 @@ def _scores(path: Path) -> str:
 
 
 def _percent(score: Mapping[str, Any]) -> str:
-    spread = "" if score["sd"] is None else f" ± {100 * score['sd']:.1f} (n={score['n']})"
-    return f"{100 * score['value']:.1f}{spread}"
+    return Score(**score).percent + ("" if score["n"] is None else f" (n={score['n']})")
 
 
 def _protocol(score: Mapping[str, Any]) -> str:

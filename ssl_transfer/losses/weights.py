@@ -24,7 +24,8 @@ WEIGHTS = {
 # What a transfer weighs beside the cross entropy with labels, by its kind in a recipe: RepDistiller's, made for
 # CIFAR-100 and SGD, where it has the loss; 1 where it does not and nothing else is published.
 WITH_LABELS: dict[str, dict[str, float]] = {
-    "relaxed_contrastive": {"cross_entropy": 1.0, "weight": 1.0},  # the paper's own weight is not known
+    # Not published for this loss; recipes/README.md, "Labels beside a teacher", says how 1 was looked for.
+    "relaxed_contrastive": {"cross_entropy": 1.0, "weight": 1.0},
     "relaxed_multi_similarity": {"cross_entropy": 1.0, "weight": 1.0},
     "rkd": {"cross_entropy": 1.0, "distance_weight": 25.0, "angle_weight": 50.0},
     "pkt": {"cross_entropy": 1.0, "weight": 30000.0},

@@ -13,6 +13,8 @@ from typing import Any
 from ssl_transfer import config, runs
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.training.progress import duration
 
 _NOT_PLOTTED = ("step", "epoch", "images_per_second", "monitor_seconds", "monitor_share")
 
@@ -54,7 +56,7 @@ def _read_scores(folder: Path) -> dict[str, Any]:
 
 
 def _summary(recipe: config.Recipe) -> str:
-    teacher = getattr(recipe.task, "teacher", None)
+    teacher = recipe.teacher
     made_by = teacher.recipe if teacher is not None else None
     taught = ""
     if teacher is not None:
@@ -73,7 +75,7 @@ def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: Mapping[str, Any],
     facts = {
         "training": f"{info.steps:,} of {info.total_steps:,} steps of {recipe.data.batch_size:,} images"
         + ("" if info.finished else "; not finished"),
-        "time": f"{_duration(info.seconds)} in training steps, {info.images_per_second:,.0f} images/s",
+        "time": f"{duration(info.seconds)} in training steps, {info.images_per_second:,.0f} images/s",
         "machine": f"{info.processes} x {info.device or 'unknown'}, {info.precision or 'unknown'}",
         "data": f"{recipe.data.dataset}, {recipe.data.views} views, augmentation {recipe.data.augment.preset}",
         "optimizer": f"{optim.name}, learning rate {optim.lr:g}, weight decay {optim.weight_decay:g}",
@@ -87,19 +89,13 @@ def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: Mapping[str, Any],
     return {what: value for what, value in facts.items() if value}
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _table(scored: Mapping[str, Any]) -> dict[str, Any]:
     """The scores, a row a model and a column a metric, and the share of its teacher's score that the student kept."""
-    scores = scored["scores"]
-    metrics = list(dict.fromkeys(score["metric"] for score in scores))
-    cells = {(score["model"], score["metric"]): _percent(score) for score in scores}
+    scores = [Score(**score) for score in scored["scores"]]
+    metrics = list(dict.fromkeys(score.metric for score in scores))
+    cells = {(score.model, score.metric): score.percent for score in scores}
     kept = scored.get("retention", {})
-    sizes = {score["protocol"].get("n_test") for score in scores}
+    sizes = {score.protocol.get("n_test") for score in scores}
     return {
         "metrics": metrics,
         "models": [
@@ -108,16 +104,12 @@ def _table(scored: Mapping[str, Any]) -> dict[str, Any]:
                 "own": name.startswith(("student", "trained")),
                 "cells": [cells.get((name, metric), "") for metric in metrics],
             }
-            for name in dict.fromkeys(score["model"] for score in scores)
+            for name in dict.fromkeys(score.model for score in scores)
         ],
         "kept": [f"{100 * kept[metric]:.0f} %" if metric in kept else "" for metric in metrics] if kept else [],
         "split": f"{sizes.pop():,} test images" if len(sizes) == 1 and None not in sizes else "",
-        "draws": ", ".join(dict.fromkeys(str(score["n"]) for score in scores if score["n"] is not None)),
+        "repeated": " or ".join(dict.fromkeys(score.repeated for score in scores if score.repeated is not None)),
     }
-
-
-def _percent(score: Mapping[str, Any]) -> str:
-    return f"{100 * score['value']:.1f}" + (f" ± {100 * score['sd']:.1f}" if score["sd"] is not None else "")
 
 
 def _plots(log: Path) -> list[Any]:

@@ -194,8 +194,10 @@ def _protocol(run: Run, score: dict[str, Any]) -> dict[str, Any]:
 def _published(run: Run, score: dict[str, Any]) -> published.Published | None:
     """What was printed for this very setting: data set, networks, method and metric."""
     dataset, metric, role = run.recipe.data.dataset, score["metric"], _role(score)
-    section: config.Teacher | None = getattr(run.recipe.task, "teacher", None)
+    section = run.recipe.teacher
     teacher = section.recipe if section is not None else None
+    if any(recipe is not None and recipe.data.images is not None for recipe in (run.recipe, teacher)):
+        return None  # trained on a part of the images
     if role == "trained":
         return published.find(dataset, None, _network(run.recipe), _method(run.recipe), metric)
     if teacher is None or teacher.data.dataset != dataset:

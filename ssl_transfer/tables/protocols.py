@@ -31,6 +31,7 @@ PROTOCOL = (
     "labels",
     "labels_per_class",
     "fraction",
+    "folds",
     "draws",
     "epochs",
     "batch_size",

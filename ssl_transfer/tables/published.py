@@ -8,7 +8,7 @@ Methods have the names of our ``task.kind``; a network trained by itself has no 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ssl_transfer import columns
+from ssl_transfer.scoring import columns
 
 Teacher = tuple[str, str]  # which network, and the method that made it
 _Key = tuple[str, Teacher | None, str, str, str]

@@ -61,7 +61,7 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
 def _run_one(recipe: config.Recipe) -> str | None:
     from ssl_transfer import recipe as runner  # loads torch: only when there is something to run
     from ssl_transfer.distributed import world_size
-    from ssl_transfer.engine import Interrupted
+    from ssl_transfer.training.engine import Interrupted
 
     try:
         runner.run(recipe)

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from ssl_transfer.data.datasets import load_images
+from tests.fake_stl10 import fake_stl10
 
 REAL = os.environ.get("SSL_TRANSFER_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="SSL_TRANSFER_DATA names no folder with CIFAR")
@@ -120,15 +121,12 @@ def test_a_truncated_file_is_named(small_cifar10, file):
 def small_stl10(tmp_path, monkeypatch):
     """Twenty labeled, thirty unlabeled and ten test images in STL-10's layout, each of one value, its number."""
     counts = dict(train=20, unlabeled=30, test=10)
-    files = {f"{part}_X.bin": np.repeat(np.arange(n, dtype=np.uint8), 3 * 96 * 96) for part, n in counts.items()}
-    files["test_X.bin"][1] = 77  # the file holds columns, so this is row 1 of column 0
-    files |= {f"{part}_y.bin": (np.arange(counts[part]) % 10 + 1).astype(np.uint8) for part in ("train", "test")}
-    written = dict(write(tmp_path / STL10.base_folder, {name: array.tobytes() for name, array in files.items()}))
-    for part in ("train_list", "test_list"):
-        monkeypatch.setattr(STL10, part, [[name, written[name]] for name, _ in getattr(STL10, part)])
-    folds = "\n".join(f"{fold} {fold + 10}" for fold in range(10))
-    write(tmp_path / STL10.base_folder, {"fold_indices.txt": folds.encode()})
-    return tmp_path
+    pixels = {
+        part: np.repeat(np.arange(n, dtype=np.uint8), 3 * 96 * 96).reshape(n, 3, 96, 96) for part, n in counts.items()
+    }
+    pixels["test"][0, 0, 1, 0] = 77
+    labels = {part: np.arange(counts[part]) % 10 for part in ("train", "test")}
+    return fake_stl10(tmp_path, monkeypatch, pixels, labels, [(fold, fold + 10) for fold in range(10)])
 
 
 @pytest.mark.parametrize("split, count", [("train", 20), ("test", 10), ("unlabeled", 30), ("train+unlabeled", 50)])

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ssl_transfer import config
+from ssl_transfer.building.model import untrained
 from ssl_transfer.checkpoint import ModelSpec, build_model
 from ssl_transfer.errors import UserError
-from ssl_transfer.model_building import untrained
 from ssl_transfer.models import AveragedModel, EmbeddingHead, EmbeddingModel, create_backbone
 from ssl_transfer.models.freezing import freeze_stages, stage_count
-from ssl_transfer.optim import create_optimizer
+from ssl_transfer.training.optim import create_optimizer
 
 ROOT = Path(__file__).parents[2]
 RGB = {"mean": (0.5,) * 3, "std": (0.25,) * 3, "image_size": 32}
@@ -143,7 +143,7 @@ def test_ddp_trains_what_is_not_frozen(free_port):
 
 
 def test_a_recipe_freezes_its_model(monkeypatch):
-    monkeypatch.setattr("ssl_transfer.model_building.build_model", lambda spec, pretrained: build_model(spec))
+    monkeypatch.setattr("ssl_transfer.building.model.build_model", lambda spec, pretrained: build_model(spec))
     loaded = recipe(freeze=1, pretrained=True)
     model = untrained(loaded, ModelSpec("resnet10t", "default", 3, **RGB))
     frozen = {name.split(".")[2] for name, weight in model.named_parameters() if not weight.requires_grad}

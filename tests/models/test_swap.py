@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from ssl_transfer.models import EmbeddingHead, EmbeddingModel, create_backbone
 from ssl_transfer.models.freezing import stage_count
 from ssl_transfer.models.stems import STEMS
-from ssl_transfer.optim import create_optimizer
+from ssl_transfer.training.optim import create_optimizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "backbones.md"
 ROWS = [

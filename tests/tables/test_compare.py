@@ -160,7 +160,7 @@ def test_what_differs_between_runs_by_its_nature_is_no_protocol(tmp_path):
 
 @pytest.mark.slow
 def test_every_key_of_every_protocol_is_known_to_be_one_or_not_to_be_one():
-    from tests.test_scoring import EVERY_KIND, kinds, scores_of
+    from tests.scoring.subjects import EVERY_KIND, kinds, scores_of
 
     noted = {"seed", "weights", "width", "preprocessing", "teacher", "epoch", "data"}  # data: as dataset
     found = {"strength", "rate", "held_out_accuracy", "at_grid_edge", "converged"}
@@ -216,7 +216,8 @@ def test_published_numbers_stand_beside_ours_only_in_their_setting(tmp_path):
     text = writing.markdown(comparison)
     assert "published" in text and "71.9" in text and "RepDistiller" in text
 
-    for name, other in enumerate(("data.dataset=cifar10", "task.teacher.recipe.task={kind: simclr}")):
+    others = ("data.dataset=cifar10", "task.teacher.recipe.task={kind: simclr}", "data.images=15000")
+    for name, other in enumerate((*others, "task.teacher.recipe.data.images=15000")):
         elsewhere = compare([fake_run(tmp_path / str(name), rows, *overrides, other)])
         assert elsewhere.summary["published"].isna().all()
 

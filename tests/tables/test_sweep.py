@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from ssl_transfer import config, recipe, runs
 from ssl_transfer.cli import main
-from ssl_transfer.engine import Interrupted
 from ssl_transfer.errors import UserError
 from ssl_transfer.tables import grid, sweep
+from ssl_transfer.training.engine import Interrupted
 from tests.test_config import ROOT
 
 TRANSFER = ROOT / "recipes" / "digits" / "transfer.yaml"

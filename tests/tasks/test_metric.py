@@ -14,8 +14,8 @@ from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.data import Augment, Batch, Batches, load_images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.losses.labels import ARGUMENTS, label_loss
-from ssl_transfer.optim import create_optimizer
 from ssl_transfer.tasks import MetricLearning
+from ssl_transfer.training.optim import create_optimizer
 from tests.processes import assert_same_on
 
 STEPS = 20

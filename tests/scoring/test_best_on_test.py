@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ssl_transfer import config
-from ssl_transfer.best_on_test import RecallOnTest, best_on_test
 from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.data import load_images
+from ssl_transfer.scoring.best_on_test import RecallOnTest, best_on_test
 
 
 def write_log(folder: Path, recall: list[tuple[float, float]]) -> None:

@@ -2,25 +2,19 @@
 
 import json
 import re
-import runpy
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ssl_transfer import config, evaluation, recipe
-from ssl_transfer.checkpoint import load_model
-from ssl_transfer.data import load_images
-from ssl_transfer.evaluation import compute_features, make_subject
-from ssl_transfer.probes import extract_features
+from ssl_transfer import config, recipe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # The programs that find what each of a recipe's kinds of scores finds, with the same settings.
 PROGRAMS = {
     "knn --k 5 20": {"kind": "knn", "k": [5, 20]},
@@ -40,21 +34,6 @@ PROGRAMS = {
 }
 
 
-@pytest.fixture
-def program(monkeypatch, tmp_path):
-    """Run a program of eval/ as a person does, but in this process; returns the scores that it writes."""
-
-    def run(command: str, *arguments: object) -> list[dict]:
-        name, *words = command.split()
-        monkeypatch.setattr(
-            sys, "argv", [f"{name}.py", *map(str, arguments), *words, "--json", f"{tmp_path}/found.json"]
-        )
-        runpy.run_path(str(ROOT / "eval" / f"{name}.py"), run_name="__main__")
-        return json.loads((tmp_path / "found.json").read_text())["scores"]
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A run of two steps in bfloat16, scored in every way that a program can score it."""
@@ -70,11 +49,6 @@ def scored(run) -> dict[str, dict]:
     """The student's scores by column."""
     scores = json.loads((run / "scores.json").read_text())["scores"]
     return {score["metric"]: score for score in scores if score["model"].startswith("student")}
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return [load_images("digits", Path(), split=split, download=False) for split in ("train", "test")]
 
 
 def feature_file(path: Path, **changes: object) -> Path:
@@ -151,6 +125,19 @@ def test_a_folder_with_a_model_and_no_recipe_is_scored_on_the_data_named_and_lef
     assert sorted(path.name for path in model.iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.slow
+def test_a_run_on_a_part_of_the_images_is_scored_by_that_part(run, tmp_path, program):
+    folder = shutil.copytree(run, tmp_path / "part")
+    asked = config.load(run / "recipe.yaml", ["data.images=900", 'score=[{"kind": "knn", "k": [5]}]'])
+    (folder / "recipe.yaml").write_text(config.dump(asked))
+    recipe.rescore(asked, folder)
+    scores = json.loads((folder / "scores.json").read_text())["scores"]
+    (expected,) = [score for score in scores if score["model"].startswith("student")]
+    (found,) = program("knn --k 5", folder)
+    assert found["protocol"]["n_train"] == 900
+    assert found == expected | {"model": str(folder)}
+
+
 MISTAKES = [
     ("knn", "name one of a run or exported folder, --timm NAME, .* or --features FILE; given: none"),
     ("knn --timm resnet18 --features x.npz", "given: timm, features"),
@@ -193,66 +180,3 @@ def test_a_mistake_is_one_sentence(command, words, program, tmp_path, monkeypatc
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert re.search(words, said), said
-
-
-def test_features_do_not_depend_on_the_batch_they_are_computed_in(run, digits):
-    model = load_model(run)[0]
-    whole = compute_features(model, digits[1])
-    alone = compute_features(model, digits[1].subset(torch.tensor([7])))
-    torch.testing.assert_close(whole[7:8], alone, rtol=1e-5, atol=1e-6)
-
-
-@pytest.fixture
-def model(run):
-    return load_model(run)[0]
-
-
-def test_features_are_kept_and_computed_again_only_where_something_differs(model, digits, tmp_path, monkeypatch):
-    computed = []
-
-    def counting(network, pixels, **options):
-        computed.append(len(pixels))
-        return extract_features(network, pixels, **options)
-
-    monkeypatch.setattr(evaluation, "extract_features", counting)
-    first = make_subject("student", model, digits, cache=tmp_path)
-    again = make_subject("student", model, digits, cache=tmp_path)
-    assert computed == [len(images) for images in digits]
-    assert torch.equal(first.features.train_x, again.features.train_x)
-    assert torch.equal(first.features.test_x, again.features.test_x)
-
-    make_subject("student", model, digits, layer="output", cache=tmp_path)
-    fewer = [digits[0].subset(torch.arange(50)), digits[1]]
-    make_subject("student", model, fewer, cache=tmp_path)
-    with torch.no_grad():
-        next(model.parameters()).mul_(1.01)
-    changed = make_subject("student", model, digits, cache=tmp_path)
-    assert computed[2:] == [len(digits[0]), len(digits[1]), 50, len(digits[0]), len(digits[1])]
-    assert not torch.equal(changed.features.test_x, first.features.test_x)
-
-
-def test_every_layer_has_its_name_and_width(model, digits):
-    stage = make_subject("student", model, digits, layer="stages.0")
-    features = make_subject("student", model, digits)
-    assert stage.protocol["layer"] == "stages.0" and stage.protocol["width"] < features.protocol["width"]
-    last = make_subject("student", model, digits, layer="stages.2")
-    torch.testing.assert_close(last.features.test_x, features.features.test_x)
-    with pytest.raises(ValueError, match="the model gives features"):
-        make_subject("student", model, digits, layer="projection")
-
-
-def test_a_model_whose_features_are_not_finite_is_named(model, digits):
-    with torch.no_grad():
-        list(model.parameters())[-1].fill_(torch.nan)
-    with pytest.raises(ValueError, match=r"student \(small\) on digits train has 1442 of 1442 rows .* not finite"):
-        make_subject("student (small)", model, digits, layer="output")
-
-
-def test_images_without_labels_can_be_compared_but_not_classified(model, digits):
-    from ssl_transfer import measures
-
-    unlabelled = [replace(images, labels=None) for images in digits]
-    subject = make_subject("student", model, unlabelled)
-    assert measures.agreement(subject, subject, k=5)[0].value == 1
-    with pytest.raises(ValueError, match="train_y has 1442 of 1442 labels missing"):
-        measures.knn(subject, k=[5])

@@ -12,9 +12,10 @@ def knn(k: int, temperature: float | None, metric: str) -> str:
     return _words(f"kNN {k}", vote, _METRICS[metric])
 
 
-def linear_probe(protocol: str, epochs: int | None) -> str:
-    """``linear`` for the exact fit; those trained by SGD name their protocol and its length."""
-    return "linear" if protocol == "lbfgs" else f"linear {protocol} {epochs} ep"
+def linear_probe(protocol: str, epochs: int | None, folds: bool) -> str:
+    """``linear`` for the exact fit; those trained by SGD name their protocol and its length. ``per fold`` if so."""
+    name = "linear" if protocol == "lbfgs" else f"linear {protocol} {epochs} ep"
+    return _words(name, "per fold" if folds else "")
 
 
 def few_shot(amount: int | float, draws: int) -> str:
@@ -23,9 +24,9 @@ def few_shot(amount: int | float, draws: int) -> str:
     return _words(label, "" if draws == 10 else f"({draws} draws)")
 
 
-def finetune(fraction: float, epochs: int) -> str:
-    """``fine-tuned 10 % 30 ep``."""
-    return f"fine-tuned {100 * fraction:g} % {epochs} ep"
+def finetune(fraction: float, epochs: int, batch_size: int) -> str:
+    """``fine-tuned 10 % 30 ep``, in batches of 256 where it says nothing else."""
+    return _words(f"fine-tuned {100 * fraction:g} % {epochs} ep", "" if batch_size == 256 else f"batch {batch_size}")
 
 
 def on_test_images(name: str, metric: str, layer: str) -> str:

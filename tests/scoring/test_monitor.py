@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from ssl_transfer import config, recipe
 from ssl_transfer.checkpoint import ModelSpec, build_model, load_model
 from ssl_transfer.data import Augment, load_images
-from ssl_transfer.engine import Interrupted
-from ssl_transfer.evaluation import compute_features
-from ssl_transfer.monitoring import Monitor
 from ssl_transfer.probes import effective_rank, knn_leave_one_out, uniformity
+from ssl_transfer.scoring.features import compute_features
+from ssl_transfer.scoring.monitor import Monitor
+from ssl_transfer.training.engine import Interrupted
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FIGURES = ("knn", "alignment", "uniformity", "effective_rank")
 # Two epochs of six steps, which are small: rounding errors, which differ with the number of processes, must not grow.
 SMALL = [

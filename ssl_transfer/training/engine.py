@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ssl_transfer.checkpoint import load_state, save_state
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.files import write_text
-from ssl_transfer.progress import ProgressReport
+from ssl_transfer.training.progress import ProgressReport
 
 
 @dataclass(frozen=True)

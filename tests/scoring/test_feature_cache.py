@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_transfer.feature_cache import read_features, weights_hash, write_features
+from ssl_transfer.scoring.feature_cache import read_features, weights_hash, write_features
 
 KEY = {"weights": "aa", "data": "bb", "layer": "features"}
 

@@ -19,12 +19,13 @@ from ssl_transfer import runs
 from ssl_transfer.checkpoint import load_model
 from ssl_transfer.context import device_name, versions
 from ssl_transfer.data import Images, load_images
+from ssl_transfer.data.subset import first_images
 from ssl_transfer.errors import UserError, user_mistakes
-from ssl_transfer.evaluation import make_subject
 from ssl_transfer.files import write_json
-from ssl_transfer.measures import Score, Subject
 from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
 from ssl_transfer.probes import load_feature_file
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject, make_subject
 
 Measure = Callable[[Subject, argparse.Namespace], list[Score]]
 Option = tuple[str, dict[str, Any]]
@@ -36,17 +37,19 @@ def evaluate(
     program: str,
     measure: Measure,
     *options: Option,
+    train_features: bool = True,
     together: Callable[[argparse.Namespace], bool] = lambda given: False,
 ) -> None:
     """Read the command line, get the features it names, print what ``measure`` finds and write it with ``--json``.
 
-    ``options`` are further arguments, as for argparse. The main process measures, or all do where ``together`` says
-    so. A user's mistake is one message and exit code 2.
+    ``options`` are further arguments, as for argparse. ``train_features`` is off where the measure looks at the test
+    images' features alone. The main process measures, or all do where ``together`` says so. A user's mistake is one
+    message and exit code 2.
     """
     given = _parser(program, options).parse_args()
     try:
         with user_mistakes():
-            subject = load_subject(_source(given), given)
+            subject = load_subject(_source(given), given, train_features=train_features)
             main = PartialState().is_main_process
             scores = measure(subject, given) if main or together(given) else []
             if main:
@@ -60,7 +63,7 @@ def evaluate(
         sys.exit(error.exit_code)
 
 
-def load_subject(source: str, given: argparse.Namespace) -> Subject:
+def load_subject(source: str, given: argparse.Namespace, *, train_features: bool = True) -> Subject:
     """The features of ``source``: a run or exported folder, an npz file of features, or ``KIND:NAME``.
 
     The kinds are ``timm`` and ``torchvision``, pretrained networks, and ``file``, a checkpoint of another tool.
@@ -74,7 +77,8 @@ def load_subject(source: str, given: argparse.Namespace) -> Subject:
     splits = _splits(folder, given)
     with PartialState().main_process_first():  # one process downloads published weights
         model = load_model(folder)[0] if folder is not None else _published(kind, name, given)
-    return make_subject(source, model.eval(), splits, layer=given.layer, cache=given.cache or _own_cache(folder))
+    cache = given.cache or _own_cache(folder)
+    return make_subject(source, model.eval(), splits, layer=given.layer, train_features=train_features, cache=cache)
 
 
 def _parser(program: str, options: Sequence[Option]) -> argparse.ArgumentParser:
@@ -119,24 +123,29 @@ def _source(given: argparse.Namespace) -> str:
 
 
 def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
-    """Both splits of the data set that is named, or of the one that the run in ``folder`` was trained on."""
-    dataset, root, options = given.dataset, given.root, {"image_size": given.image_size}
-    crop_size = None
-    if folder is not None and (folder / "recipe.yaml").is_file() and (dataset is None or root is None):
+    """Both splits of the data set that is named, or those that the run in ``folder`` was scored on."""
+    dataset, root = given.dataset, given.root
+    names, options = {"train": "train", "test": "test"}, {"image_size": given.image_size, "download": True}
+    crop_size = count = None
+    if folder is not None and (folder / "recipe.yaml").is_file():
         data = runs.read_recipe(folder).data
         root = root or Path(data.root)
         if dataset in (None, data.dataset):
-            dataset, crop_size = data.dataset, data.crop_size
-            options = {"image_size": given.image_size or data.image_size, "train_classes": data.train_classes}
+            dataset, crop_size, count = data.dataset, data.crop_size, data.images
+            names |= {split: named for split in names if (named := getattr(data, split)) is not None}
+            options = {key: getattr(data, key) for key in ("download", "on_error", "resident", "train_classes")}
+            options["image_size"] = given.image_size or data.image_size
     if dataset is None:
         raise UserError("name the data set to score on: --dataset digits, cifar10 or cifar100")
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
-        splits = [
-            load_images(dataset, root or Path("data"), split=split, download=True, **options)
-            for split in ("train", "test")
-        ]
-    return [(images if crop_size is None else images.middle(crop_size)).to(state.device) for images in splits]
+        train, test = (load_images(dataset, root or Path("data"), split=split, **options) for split in names.values())
+    if count is not None:
+        train = first_images(train, count)
+    return [
+        (images if crop_size is None else images.middle(crop_size)).to(state.device)
+        for images in (train, test.numbered_like(train))
+    ]
 
 
 def _published(kind: str, name: str, given: argparse.Namespace) -> EmbeddingModel:

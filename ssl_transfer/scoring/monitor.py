@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ssl_transfer.data import Augment, Images
 from ssl_transfer.distributed import gather_shards, shard
-from ssl_transfer.evaluation import compute_features
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import alignment, effective_rank, knn_leave_one_out, uniformity
 from ssl_transfer.probes.checks import check_features
 from ssl_transfer.probes.splits import shuffled
+from ssl_transfer.scoring.features import compute_features
 
 # Enough pairs for three digits of alignment and uniformity, and more rows than most embeddings have dimensions.
 HEALTH_IMAGES = 1024

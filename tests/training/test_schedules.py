@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
 
-from ssl_transfer import schedules
+from ssl_transfer.training import schedules
 
 BASE = 0.3
 

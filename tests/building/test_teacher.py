@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from ssl_transfer import config
+from ssl_transfer.building.teacher import open_teacher, teacher_name
 from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.models import timm_pretrained, torchvision_pretrained
-from ssl_transfer.teachers import open_teacher, teacher_name
 
 HALF = (0.5, 0.5, 0.5)
 

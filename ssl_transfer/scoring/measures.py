@@ -1,54 +1,25 @@
 """Each probe as a measure: of a subject, with the protocol beside every number.
 
-A subject is one model's features of labelled images. What a measure returns goes into ``scores.json`` and tables; the
-name of its column is that of its protocol (:mod:`ssl_transfer.columns`).
+What a measure returns goes into ``scores.json`` and tables; the name of its column is that of its protocol
+(:mod:`ssl_transfer.scoring.columns`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssl_transfer import columns, probes
-from ssl_transfer.data import PRESETS, Augment, Images
-from ssl_transfer.distributed import gather_shards, shard
+from ssl_transfer import probes
+from ssl_transfer.data import Images
 from ssl_transfer.models import ClassifierHead
 from ssl_transfer.probes.neighbors import Metric
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number: whose, which, and how it was taken. Accuracies are fractions of the test split."""
-
-    model: str
-    metric: str
-    value: float
-    protocol: dict[str, Any]
-    sd: float | None = None  # over draws, where there are several
-    n: int | None = None
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Whose features these are, and how they were computed.
-
-    ``layer`` is what was asked for; the protocol says what was given, which for the pixels is another. ``network``
-    gives the features of images in [0, 1], for the measures that show it augmented ``images``.
-    """
-
-    name: str
-    features: probes.Features
-    protocol: dict[str, Any]
-    layer: str = "features"
-    network: nn.Module | None = None
-    images: tuple[Images, Images] | None = None
-
-    def score(self, metric: str, value: float, settings: dict[str, Any], **more: Any) -> Score:
-        """A score of this subject by the protocol ``settings``."""
-        return Score(self.name, metric, value, self.protocol | settings, **more)
+from ssl_transfer.scoring import columns
+from ssl_transfer.scoring.augmented import augmentation, augmented_features, trainable
+from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.subject import Subject, labels_of
 
 
 def knn(
@@ -71,18 +42,62 @@ def knn(
 
 
 def linear_probe(
-    subject: Subject, *, protocol: str = "lbfgs", epochs: int = 10, augment: str = "crop", seed: int = 0
+    subject: Subject,
+    *,
+    protocol: str = "lbfgs",
+    epochs: int = 10,
+    augment: str = "crop",
+    folds: bool = False,
+    seed: int = 0,
 ) -> list[Score]:
-    """A linear classifier on the frozen features, by one of three protocols."""
+    """A linear classifier on the frozen features, by one of three protocols.
+
+    With ``folds`` one for each fold of the training split that the data set predefines, as STL-10 asks for (Coates et
+    al., AISTATS 2011): mean and standard deviation of their accuracies on the whole test split.
+    """
+    column = columns.linear_probe(protocol, epochs, folds)
+    if not folds:
+        accuracy, settings = _linear(subject, protocol, epochs, augment, seed)
+        return [subject.score(column, accuracy, settings)]
+    rows_of_folds = _folds(subject)
+    found = [_linear(subject, protocol, epochs, augment, seed, rows) for rows in rows_of_folds]
+    accuracies = torch.tensor([accuracy for accuracy, _ in found], dtype=torch.float64)
+    shared = {
+        key: _shared([settings[key] for _, settings in found]) for key in found[0][1] if key != "held_out_accuracy"
+    }
+    spread = {"sd": accuracies.std().item(), "n": len(found)}
+    return [subject.score(column, accuracies.mean().item(), shared | {"folds": len(found)}, **spread)]
+
+
+def _linear(
+    subject: Subject, protocol: str, epochs: int, augment: str, seed: int, rows: Tensor | None = None
+) -> tuple[float, dict[str, Any]]:
+    """Accuracy and settings of a linear classifier on all training images, or on those at ``rows``."""
+    train_x, train_y, test_x, test_y = _splits(subject)
+    if rows is not None:
+        train_x, train_y = train_x[rows], train_y[rows]
     if protocol == "lbfgs":
-        result: Any = probes.linear_probe(*_splits(subject), seed=seed)
+        result: Any = probes.linear_probe(train_x, train_y, test_x, test_y, seed=seed)
         settings = {"normalization": "standardized", "n_classifiers": len(result.held_out_accuracy)}
     else:
-        view = partial(_view, subject, augment, seed) if protocol == "augmented" else None
-        result = probes.sgd_probe(*_splits(subject), epochs=epochs, seed=seed, view=view)
+        view = partial(augmented_features, subject, augment, seed, rows) if protocol == "augmented" else None
+        result = probes.sgd_probe(train_x, train_y, test_x, test_y, epochs=epochs, seed=seed, view=view)
         settings = {"normalization": "standardized", "augment": augment if view else "none"}
     settings |= {"probe": "linear", "protocol": protocol, "at_grid_edge": result.at_grid_edge, **_facts(result)}
-    return [subject.score(columns.linear_probe(protocol, epochs), result.accuracy, settings)]
+    return result.accuracy, settings
+
+
+def _folds(subject: Subject) -> list[Tensor]:
+    train = None if subject.images is None else subject.images[0]
+    if train is None or train.folds is None:
+        what = f"{subject.name} is a table of features, which" if train is None else f"{train.name} {train.split}"
+        raise ValueError(f"{what} has no predefined folds, unlike the training split of stl10: leave out folds")
+    return [fold.to(subject.features.train_x.device) for fold in train.folds]
+
+
+def _shared(values: Sequence[Any]) -> Any:
+    """What is the same in all folds, or else the list of what it is in each."""
+    return values[0] if all(value == values[0] for value in values) else list(values)
 
 
 def few_shot(
@@ -110,23 +125,30 @@ def few_shot(
 
 
 def finetune(
-    subject: Subject, *, fraction: float = 0.1, epochs: int = 30, augment: str = "crop", seed: int = 0
+    subject: Subject,
+    *,
+    fraction: float = 0.1,
+    epochs: int = 30,
+    batch_size: int = 256,
+    augment: str = "crop",
+    seed: int = 0,
 ) -> list[Score]:
     """The whole network trained on a fraction of the labels."""
-    network, train, test = _trainable(subject)
+    network, train, test = trainable(subject)
     result = probes.finetune(
         network,
         _held(train),
-        subject.features.train_y,
+        labels_of(train),
         _held(test),
-        subject.features.test_y,
-        augment=partial(_augmented, _augmentation(augment, train), seed),
+        labels_of(test),
+        augment=augmentation(augment, train, seed=seed),
         fraction=fraction,
         epochs=epochs,
+        batch_size=batch_size,
         seed=seed,
     )
     settings = {"probe": "finetune", "fraction": fraction, "augment": augment, **_facts(result)}
-    return [subject.score(columns.finetune(fraction, epochs), result.accuracy, settings)]
+    return [subject.score(columns.finetune(fraction, epochs, batch_size), result.accuracy, settings)]
 
 
 def retrieval(subject: Subject, *, k: Sequence[int] = (1, 2, 4, 8), metric: Metric = "cosine") -> list[Score]:
@@ -170,18 +192,6 @@ def classification(subject: Subject, *, bins: int = 15) -> list[Score]:
     ]
 
 
-def retention(scores: Sequence[Score], student: str, teacher: str) -> dict[str, float]:
-    """The share of the teacher's score that the student has, by column, where the teacher's is above zero."""
-    ours, theirs = (
-        {score.metric: score.value for score in scores if score.model == name} for name in (student, teacher)
-    )
-    return {
-        metric: probes.retention(ours[metric], value)
-        for metric, value in theirs.items()
-        if metric in ours and value > 0 and not metric.startswith("ECE")  # an error, better when it is smaller
-    }
-
-
 def _splits(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     features = subject.features
     return features.train_x, features.train_y, features.test_x, features.test_y
@@ -195,34 +205,7 @@ def _column(subject: Subject, name: str, metric: str) -> str:
     return columns.on_test_images(name, metric, subject.layer)
 
 
-def _trainable(subject: Subject) -> tuple[nn.Module, Images, Images]:
-    if subject.network is None or subject.images is None:
-        raise ValueError(f"{subject.name} is a table of features; this protocol needs the network and its images.")
-    return subject.network, *subject.images
-
-
 def _held(images: Images) -> Tensor:
     if not isinstance(images.pixels, Tensor):
         raise ValueError(f"fine-tuning needs images in memory, and {images.name} is streamed; set data.resident=true.")
     return images.pixels
-
-
-def _augmentation(preset: str, images: Images) -> Augment:
-    return Augment(images.pixels.shape[-1], **PRESETS[preset][0])
-
-
-def _augmented(augment: Augment, seed: int, pixels: Tensor, epoch: int, rows: Tensor) -> Tensor:
-    return augment(pixels, seed=seed, epoch=epoch, index=rows, view=0)
-
-
-def _view(subject: Subject, preset: str, seed: int, epoch: int, rows: Tensor) -> Tensor:
-    """The network's features of some training images as an epoch shows them; processes share the work."""
-    network, images, _ = _trainable(subject)
-    own = rows[shard(len(rows))]
-    views = _augmented(_augmentation(preset, images), seed, images.pixels[own], epoch, own)
-    return gather_shards(_embed(network, views, width=subject.features.train_x.shape[1]), len(rows))
-
-
-@torch.no_grad()
-def _embed(network: Callable[[Tensor], Tensor], views: Tensor, width: int) -> Tensor:
-    return network(views).float() if len(views) else views.new_empty(0, width)

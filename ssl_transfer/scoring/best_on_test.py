@@ -8,12 +8,12 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ssl_transfer import columns
 from ssl_transfer.data import Images
-from ssl_transfer.evaluation import compute_features
-from ssl_transfer.measures import Score
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import retrieval
+from ssl_transfer.scoring import columns
+from ssl_transfer.scoring.features import compute_features
+from ssl_transfer.scoring.scores import Score
 
 
 class RecallOnTest:

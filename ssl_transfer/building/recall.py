@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ssl_transfer import __version__, config
 from ssl_transfer.context import Context, processes_here
 from ssl_transfer.data import Batch, Batches
-from ssl_transfer.feature_cache import weights_hash
 from ssl_transfer.models import EmbeddingModel, Frozen, Output
-from ssl_transfer.teacher_memory import TeacherMemory, with_teacher
+from ssl_transfer.scoring.feature_cache import weights_hash
+from ssl_transfer.training.teacher_memory import TeacherMemory, with_teacher
 
 _COMPARES_MAPS = (config.FitNet, config.AttentionTransfer, config.VID)  # of many numbers: not kept
 

@@ -32,7 +32,7 @@ class ProgressReport:
             now = time.monotonic()
             if now - self._printed >= _SECONDS_BETWEEN_LINES or step == self.total_steps:
                 left = (now - self._started) / max(step - self._first_step, 1) * (self.total_steps - step)
-                self.console.print(f"{self.title}  {figures}  {_duration(left)} left", highlight=False, soft_wrap=True)
+                self.console.print(f"{self.title}  {figures}  {duration(left)} left", highlight=False, soft_wrap=True)
                 self._printed = now
 
     def close(self) -> None:
@@ -41,6 +41,7 @@ class ProgressReport:
             self._bar.stop()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as a person says it."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -11,7 +11,7 @@ from ssl_transfer import config, losses, tasks
 from ssl_transfer.data import Images
 from ssl_transfer.losses.labels import label_loss
 from ssl_transfer.models import EmbeddingModel, FeatureMaps, Frozen, Output, WithLogits
-from ssl_transfer.schedules import constant, cosine
+from ssl_transfer.training.schedules import constant, cosine
 
 
 def build_task(

@@ -9,18 +9,13 @@ from ssl_transfer.context import Context
 from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
 
 
-def teacher_of(recipe: config.Recipe) -> config.Teacher | None:
-    """The recipe's teacher, None where there is nothing to learn from one."""
-    return getattr(recipe.task, "teacher", None)
-
-
 def load_teacher(recipe: config.Recipe, context: Context) -> EmbeddingModel:
     """The trained teacher of ``recipe``, which must have one, in eval mode and on the CPU.
 
     Raises:
         ValueError, FileNotFoundError: there is no such teacher, it is damaged, or lacks the output asked for.
     """
-    teacher = teacher_of(recipe)
+    teacher = recipe.teacher
     assert teacher is not None
     made_by = teacher.recipe
     folder = None if made_by is None else context.on_main(lambda: runs.folder_of(made_by))[0]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_transfer.optim import create_optimizer, set_lr
+from ssl_transfer.training.optim import create_optimizer, set_lr
 
 
 class WithToken(nn.Module):

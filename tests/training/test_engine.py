@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ssl_transfer.engine import Interrupted, fit
 from ssl_transfer.errors import UserError
-from ssl_transfer.optim import create_optimizer
+from ssl_transfer.training.engine import Interrupted, fit
+from ssl_transfer.training.optim import create_optimizer
 
 STEPS, STEPS_PER_EPOCH = 12, 4
 

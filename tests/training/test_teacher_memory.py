@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_transfer import recipe, teacher_memory
+from ssl_transfer import recipe
 from ssl_transfer.data import Augment, Batches, Images
-from ssl_transfer.engine import Interrupted
-from ssl_transfer.teacher_memory import TeacherMemory, with_teacher
+from ssl_transfer.training import teacher_memory
+from ssl_transfer.training.engine import Interrupted
+from ssl_transfer.training.teacher_memory import TeacherMemory, with_teacher
 from tests.test_recipe import assert_close, launch, load, losses, weights
 
 VIEWS = [Augment(8, crop_scale=(0.3, 1.0), flip=0.5), Augment(8, crop_scale=(0.3, 1.0))]
