@@ -1,4 +1,4 @@
-"""Gaussian blur of channel planes, each image with its own width."""
+"""Gaussian blur of images, each image with its own width."""
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +8,22 @@ from torch import Tensor
 from ssl_transfer.data.transfer import to_device
 
 
-def blur_(planes: Float[Tensor, "c n h w"], sigma: Float32[Tensor, " n"]) -> None:
+def blur_(images: Float[Tensor, "n c h w"], sigma: Float32[Tensor, " n"]) -> None:
     """Blur each image by its sigma in pixels (on the CPU; 0 leaves it alone), reflecting the image at its borders.
 
     The kernel reaches ``blur_radius`` pixels on both sides and sums to 1; both axes are blurred one after the other.
     """
-    radius = blur_radius(sigma, min(planes.shape[2:]))
+    radius = blur_radius(sigma, min(images.shape[2:]))
     rows = radius.argsort(descending=True, stable=True)[: int(sigma.count_nonzero())]
     if not len(rows):
         return
     radius, sigma = radius[rows], sigma[rows]
     reach = [int((radius >= distance).sum()) for distance in range(int(radius[0]) + 1)]
-    weights, rows = to_device(_kernel(sigma, radius), planes.device), to_device(rows, planes.device)
-    blurred = planes.index_select(1, rows)
+    weights, rows = to_device(_kernel(sigma, radius), images.device), to_device(rows, images.device)
+    blurred = images.index_select(0, rows)
     for _ in range(2):
         blurred = _blur_columns(blurred, weights, reach).transpose(2, 3).contiguous()
-    planes.index_copy_(1, rows, blurred)
+    images.index_copy_(0, rows, blurred)
 
 
 def blur_radius(sigma: Float32[Tensor, " n"], side: int) -> Int64[Tensor, " n"]:
@@ -42,14 +42,15 @@ def _kernel(sigma: Float32[Tensor, " n"], radius: Int64[Tensor, " n"]) -> Float3
 
 
 def _blur_columns(
-    planes: Float[Tensor, "c n h w"], weights: Float32[Tensor, "distances n"], reach: list[int]
-) -> Float[Tensor, "c n h w"]:
+    images: Float[Tensor, "n c h w"], weights: Float32[Tensor, "distances n"], reach: list[int]
+) -> Float[Tensor, "n c h w"]:
     """Along the columns, where a shifted image is still contiguous; ``reach[d]`` images go as far as d pixels."""
-    height, radius = planes.shape[2], len(reach) - 1
-    padded = F.pad(planes, (0, 0, radius, radius), mode="reflect")
-    blurred = planes * weights[0][:, None, None]
+    height, radius = images.shape[2], len(reach) - 1
+    padded = F.pad(images, (0, 0, radius, radius), mode="reflect")
+    blurred = images * weights[0][:, None, None, None]
     for distance in range(1, radius + 1):
-        above = padded[:, : reach[distance], radius - distance : radius - distance + height]
-        below = padded[:, : reach[distance], radius + distance : radius + distance + height]
-        blurred[:, : reach[distance]] += (above + below).mul_(weights[distance, : reach[distance], None, None])
+        far = slice(reach[distance])
+        above = padded[far, :, radius - distance : radius - distance + height]
+        below = padded[far, :, radius + distance : radius + distance + height]
+        blurred[far] += (above + below).mul_(weights[distance, far, None, None, None])
     return blurred

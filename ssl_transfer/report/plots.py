@@ -52,9 +52,12 @@ def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
         beside = summary[(summary["metric"] == metric) & ~summary["role"].isin(("student", "trained"))]
         for (_, row), style in zip(beside.iterrows(), ("-", "--", ":", "-.") * len(beside), strict=False):
             axes.axvline(100 * row["mean"], color=_INK, linestyle=style, linewidth=1, label=row["label"])
-        shown = pd.concat([values - spread, values + spread, printed, 100 * beside["mean"]]).dropna()
-        margin = 0.05 * max(shown.max() - shown.min(), 1.0)
-        axes.set_xlim(shown.min() - margin, shown.max() + margin)  # not from 0: methods differ by a few points
+        beside_axes = axes.get_yaxis_transform()
+        for place, value, sd in zip(places, values, 100 * scores["sd"], strict=True):
+            text = "" if np.isnan(value) else f"{value:.1f}" + ("" if np.isnan(sd) else f" ± {sd:.1f}")
+            axes.text(
+                1.02, place, text, transform=beside_axes, va="center"
+            )  # bars begin at 0: small steps are hard to see
         axes.set_yticks(places, methods)
         _plain(axes, f"{metric} [%]", "")
     panels[0].invert_yaxis()

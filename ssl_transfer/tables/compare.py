@@ -177,7 +177,11 @@ def _role(score: dict[str, Any]) -> str:
 
 def _made_by(run: Run, score: dict[str, Any]) -> Settings:
     part = _MADE_BY.get(_role(score))
-    return run.settings if part is None else run.settings.below(part)
+    if part is None:
+        return run.settings
+    made = run.settings.below(part)
+    made.pop("task.teacher.output", None)  # what a teacher hands on has no part in its own scores
+    return made
 
 
 def _column(score: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -221,6 +224,24 @@ def test_an_impossible_option_is_refused_with_its_name_and_value(options):
 def test_a_padded_crop_larger_than_the_padded_image_is_refused():
     with pytest.raises(ValueError, match="crop_padding"):
         Augment(32, crop_padding=2).parameters(20, 20, **ADDRESS, index=torch.arange(2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_views_equal_torchvisions_in_any_batch_after_four_compilations(threads):
+    program = [sys.executable, "-m", "tests.data.compiled_views", str(threads)]
+    done = subprocess.run(program, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    depending, compilations, difference = done.stdout.split()
+    assert int(depending) == 0
+    assert int(compilations) == 4  # blend and hue, each for one image and for any other number
+    assert float(difference) < 0.5 / 255
+
+
+def test_without_a_compiler_a_compiled_augmentation_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no C\\+\\+ compiler no-such-compiler"):
+        Augment(32, compiled=True)
 
 
 @pytest.mark.gpu

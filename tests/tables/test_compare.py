@@ -110,6 +110,9 @@ def test_teachers_of_other_seeds_are_samples_and_teachers_of_other_settings_are_
     assert found["n"] == 2
     np.testing.assert_allclose(found["mean"], 0.95)
 
+    projected = taught("projected", 0.9, "task.teacher.output=projection")
+    assert row(compare([seeds[0], projected]).summary, TEACHER)["n"] == 1
+
     longer = taught("longer", 0.99, "task.teacher.recipe.train.epochs=200")
     summary = compare([seeds[0], longer]).summary
     method = "relaxed_contrastive teacher.recipe.train.epochs"
