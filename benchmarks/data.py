@@ -5,20 +5,19 @@
 
 All candidates make the same kind of view of the same images (tiles of scikit-learn's two photographs) in one process,
 turn about, and the median of the rounds counts. The first round, in which ours_compiled compiles, does not count; its
-seconds are printed. On a CPU freed memory is kept, as a run does; the peers gain from it too. kornia takes part where
-it is installed.
+seconds are printed. On a CPU freed memory is kept, as a run does; the peers gain from it too. Memory is
+the peak above what stands before the first epoch, each candidate in a process of its own. kornia takes part where it is
+installed.
 """
 
 import argparse
-import json
-import platform
 import time
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 
+import recording
 import torch
 from lightly.transforms import SimCLRTransform
 from PIL import Image
@@ -27,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from ssl_transfer.context import _keep_freed_memory
+from ssl_transfer.context import keep_freed_memory
 from ssl_transfer.data import PRESETS, Augment, Batches, Images
 
 COUNT = 2048
@@ -169,17 +168,18 @@ def main() -> None:
     arguments.add_argument("--workers", type=int, default=0, help="of the peers' DataLoaders")
     arguments.add_argument("--batch-size", type=int, default=512)
     arguments.add_argument("--rounds", type=int, default=5)
-    arguments.add_argument("--output", type=Path, help="of the JSON; left out: benchmarks/results")
     arguments.add_argument("--sizes", type=int, nargs="+", default=[32, 96])
     options = arguments.parse_args()
 
     if options.device == "cpu":
-        _keep_freed_memory()
+        keep_freed_memory()
     candidates = [ours, ours_compiled, lightly, torchvision] + ([kornia] if find_spec("kornia") else [])
     results = []
     for size in options.sizes:
         pixels = tiles(size)
-        epochs = {c.__name__: c(pixels, size, options.batch_size, options.device, options.workers) for c in candidates}
+        given = pixels, size, options.batch_size, options.device, options.workers
+        memory = {c.__name__: recording.extra_memory_alone(c, *given, device=options.device) for c in candidates}
+        epochs = {c.__name__: c(*given) for c in candidates}
         first_seconds = {name: COUNT * 2 / views_per_second(epoch, options.device) for name, epoch in epochs.items()}
         rates: dict[str, list[float]] = {name: [] for name in epochs}
         for _ in range(options.rounds):
@@ -189,21 +189,15 @@ def main() -> None:
         print(f"\n{size} px, {options.device}, batch {options.batch_size}, {torch.get_num_threads()} thread(s)")
         for name, values in rates.items():
             row = dict(size=size, candidate=name, views_per_second=median(values), ours_is_faster=best / median(values))
-            results.append(row | dict(lowest=min(values), highest=max(values), first_round_seconds=first_seconds[name]))
+            row |= dict(lowest=min(values), highest=max(values), extra_memory_mib=memory[name])
+            results.append(row | dict(first_round_seconds=first_seconds[name]))
             print(
                 f"  {name:13s} {median(values):10,.0f} views/s   ours is {best / median(values):5.1f}x"
-                f"   ({min(values):,.0f} to {max(values):,.0f}; first round {first_seconds[name]:.1f} s)"
+                f"   {memory[name]:6.0f} MiB   ({min(values):,.0f} to {max(values):,.0f}; first round "
+                f"{first_seconds[name]:.1f} s)"
             )
 
-    device_name = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
-    path = options.output or Path(__file__).parent / "results" / f"data-{options.device}.json"
-    del options.output
-    report = vars(options) | dict(
-        machine=device_name, threads=torch.get_num_threads(), torch=torch.__version__, results=results
-    )
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(f"\n{path}")
+    recording.write("data", options, results=results)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,18 @@ r"""Images per second of SimCLR pretraining: this program, lightly's example scr
 All train the same network on the same images at 32 px, turn about, a few steps at a time, and the median counts.
 `constant` is our training loop fed with one batch made beforehand: the ceiling that no way of making views can lift.
 `lightly` is what its published CIFAR-10 example does: SimCLRTransform without blur through a DataLoader, NTXentLoss and
-SGD, on this network.
+SGD, on this network. Memory is the peak above what stands before the first steps, each candidate in its own process.
 """
 
 import argparse
 import contextlib
-import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
+import recording
 import torch
 from accelerate import Accelerator
 from data import SIMCLR, Pictures, tiles
@@ -27,7 +26,7 @@ from lightly.loss import NTXentLoss
 from lightly.transforms import SimCLRTransform
 from torch.utils.data import DataLoader
 
-from ssl_transfer.context import _keep_freed_memory
+from ssl_transfer.context import keep_freed_memory
 from ssl_transfer.data import Augment, Batches, Images
 from ssl_transfer.models import EmbeddingModel, ProjectionHead, create_backbone
 from ssl_transfer.tasks import SimCLR
@@ -145,13 +144,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="of lightly's DataLoader")
     parser.add_argument("--steps", type=int, default=5, help="of a candidate before it is the next one's turn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="of the JSON; left out: benchmarks/results")
     given = parser.parse_args()
 
     if given.device == "cpu":
-        _keep_freed_memory()  # as a run does; the peer gains from it too
+        keep_freed_memory()  # as a run does; the peer gains from it too
     pixels = tiles(SIZE)
-    candidates = {c.__name__: c(given, pixels) for c in (constant, ours, ours_compiled, lightly)}
+    makers = (constant, ours, ours_compiled, lightly)
+    memory = {c.__name__: recording.extra_memory_alone(c, given, pixels, device=given.device) for c in makers}
+    candidates = {c.__name__: c(given, pixels) for c in makers}
     rates: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(given.rounds + 1):
         for name, steps in candidates.items():
@@ -174,21 +174,14 @@ def main() -> None:
                 of_ceiling=of_ceiling,
                 lowest=min(found),
                 highest=max(found),
+                extra_memory_mib=memory[name],
             )
         )
         print(
             f"  {name:13s} {median(found):9,.0f} images/s   {100 * of_ceiling:5.1f} % of the ceiling"
-            f"   ({min(found):,.0f} to {max(found):,.0f})"
+            f"   {memory[name]:6.0f} MiB   ({min(found):,.0f} to {max(found):,.0f})"
         )
-    path = given.output or Path(__file__).parent / "results" / f"train-{given.device}.json"
-    del given.output
-    machine = torch.cuda.get_device_name() if given.device == "cuda" else platform.processor()
-    report = vars(given) | dict(
-        machine=machine, threads=torch.get_num_threads(), torch=torch.__version__, results=results
-    )
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-    print(path)
+    recording.write("train", given, results=results)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ class Context:
         if accelerator.device.type == "cpu":
             # `accelerate launch` without a configuration sets OMP_NUM_THREADS=1, a small part of the machine.
             torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
-            _keep_freed_memory()
+            keep_freed_memory()
         exact = recipe.train.precision == "full"
         for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
             backend.fp32_precision = "ieee" if exact else "tf32"
@@ -125,7 +125,7 @@ def cores_of_process() -> int:
     return max(1, cores // processes_here())
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep the activations that a step frees for the next one, where there is glibc.
 
     By default it returns blocks of this size to the system, and each step pays for fresh, zeroed pages: a fifth of the
