@@ -1,4 +1,4 @@
-# make quickstart | test | check | format; PYTHON chooses the interpreter (3.11 or newer)
+# make quickstart | test | test-fast | check | format; PYTHON chooses the interpreter (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

@@ -57,7 +57,8 @@ here, and trains it for two steps. The page is written by
 
 {table}
 
-These refuse images of 32 and of 64 px with one sentence; the smallest size of {sizes} that they take:
+These networks refuse images of 32 and 64 px, with one sentence. Beside each is the smallest size that it takes of
+{sizes}:
 {refused}. The family efficientvim has weights that its features do not use, so several processes cannot train it.
 
 ## Pretrained weights

@@ -58,7 +58,8 @@ def _made_and_measured(make: Callable[..., Callable[[], object]], arguments: tup
 
 def write(program: str, options: argparse.Namespace, **tables: Sequence[dict]) -> None:
     """Write results/PROGRAM-DEVICE.json: what was asked for, on which machine, and what came out."""
-    report = vars(options) | dict(
+    asked = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
+    report = asked | dict(
         machine=machine(options.device),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
@@ -67,5 +68,5 @@ def write(program: str, options: argparse.Namespace, **tables: Sequence[dict]) -
     )
     path = Path(__file__).parent / "results" / f"{program}-{options.device}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=2, default=str) + "\n")
+    path.write_text(json.dumps(report, indent=2) + "\n")
     print(f"\n{path}")

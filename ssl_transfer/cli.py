@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         if _speaks():
             print(f"ssl-transfer: {error}", file=sys.stderr)
+        if not _everyone_says(str(error)) and not _speaks():
+            print(f"ssl-transfer (process {os.environ['RANK']}): {error}", file=sys.stderr)
         sys.exit(error.exit_code)
 
 
@@ -124,6 +126,15 @@ def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> Non
 def _speaks() -> bool:
     """Whether this process prints: the only one, or the first of several."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def _everyone_says(mistake: str) -> bool:
+    """Whether all processes met it; one in a recipe they all meet, before anything is loaded to ask the others with."""
+    if "ssl_transfer.distributed" not in sys.modules:
+        return True
+    from ssl_transfer.distributed import everyone_says
+
+    return everyone_says(mistake)
 
 
 def _export(given: argparse.Namespace) -> None:

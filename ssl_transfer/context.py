@@ -4,22 +4,28 @@ import ctypes
 import os
 import platform
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 from rich.console import Console
 from torch import nn
 
 from ssl_transfer import __version__, config
-from ssl_transfer.errors import UserError
+from ssl_transfer.errors import UserError, user_mistakes
 
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
+# How long processes wait for one that downloads or scores: by default NCCL ends them after 10 minutes. Where one fails,
+# the launcher ends the others.
+PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -41,27 +47,36 @@ class Context:
             raise UserError(f"train.tracker is {tracker}, which is not installed: pip install {tracker}")
         accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),
+            # The recipe alone decides the arithmetic: these go before what `accelerate config` puts in the environment.
+            mixed_precision="no",
+            dynamo_backend="no",
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             log_with=tracker,
             project_dir=recipe.train.runs,
-            # Batch-norm statistics are equal on all processes (SyncBatchNorm), so there is nothing to broadcast.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[
+                # Batch-norm statistics are equal on all processes (SyncBatchNorm), so there is nothing to broadcast.
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
         if accelerator.device.type == "cpu":
             # `accelerate launch` without a configuration sets OMP_NUM_THREADS=1, a small part of the machine.
             torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
             keep_freed_memory()
-        exact = recipe.train.precision == "full"
-        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-            backend.fp32_precision = "ieee" if exact else "tf32"
         torch.backends.cudnn.benchmark = True
-        return cls(
-            accelerator,
-            _precision(recipe.train.precision, accelerator.device),
-            # Convolutions are fastest in channels_last. But there torch's batch norm on the CPU, float32, is wrong in
-            # the 6th digit and not in the 8th, which shows as a dependence on the number of processes.
-            torch.contiguous_format if exact else torch.channels_last,
-            Console() if accelerator.is_main_process else None,
-        )
+        console = Console() if accelerator.is_main_process else None
+        return cls(accelerator, *_set_arithmetic(recipe, accelerator.device), console)
+
+    @contextmanager
+    def arithmetic_of(self, recipe: config.Recipe) -> Iterator["Context"]:
+        """The same processes in the arithmetic of another recipe; afterwards the backends multiply as before."""
+        before = [backend.fp32_precision for backend in _BACKENDS]
+        try:
+            precision, layout = _set_arithmetic(recipe, self.device)
+            yield replace(self, precision=precision, layout=layout)
+        finally:
+            for backend, products in zip(_BACKENDS, before, strict=True):
+                backend.fp32_precision = products
 
     @property
     def device(self) -> torch.device:
@@ -93,11 +108,22 @@ class Context:
             try:
                 outcome[0] = do()
             except UserError as error:
-                outcome[1] = str(error)
+                outcome[1] = error
         broadcast_object_list(outcome)
         if outcome[1] is not None:
-            raise UserError(outcome[1])
+            raise outcome[1]
         return outcome[0]
+
+    def main_first(self, do: Callable[[], T]) -> T:
+        """What ``do`` returns on each process, once it is done on the main one; what that refuses, all refuse."""
+        made: list[T] = []
+
+        def make() -> None:
+            with user_mistakes():
+                made.append(do())
+
+        self.on_main(make)
+        return made[0] if made else do()
 
 
 def device_name(device: torch.device) -> str:
@@ -136,6 +162,20 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_threshold, 2**30)
+
+
+_BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+
+
+def _set_arithmetic(recipe: config.Recipe, device: torch.device) -> tuple[torch.dtype, torch.memory_format]:
+    """Let the backends multiply as ``recipe`` says, and return its precision and memory layout."""
+    exact = recipe.train.precision == "full"
+    for backend in _BACKENDS:
+        backend.fp32_precision = "ieee" if exact else "tf32"
+    # Convolutions are fastest in channels_last. But there torch's batch norm on the CPU, float32, is wrong in the 6th
+    # digit and not in the 8th, which shows as a dependence on the number of processes.
+    layout = torch.contiguous_format if exact else torch.channels_last
+    return _precision(recipe.train.precision, device), layout
 
 
 def _precision(asked: str, device: torch.device) -> torch.dtype:

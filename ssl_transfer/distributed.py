@@ -6,6 +6,7 @@ the gather's backward adds up what all processes found for a row and hands it to
 *averages* over processes, so whoever calls ``backward`` multiplies by the number of processes first.
 """
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -87,6 +88,25 @@ def sum_over_processes(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+def everyone_says(sentence: str, *, within: float = 10.0) -> bool:
+    """Whether all processes call this with the same ``sentence``, within so many seconds of each other.
+
+    Not a collective: where one process has failed alone, the others wait in a collective of their own. A sentence that
+    was said stays said.
+    """
+    if world_size() == 1:
+        return True
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store = _get_default_store()
+    store.set(f"{sentence} {rank()}", "said")
+    try:
+        store.wait([f"{sentence} {other}" for other in range(world_size())], timedelta(seconds=within))
+    except RuntimeError:  # nobody answers, or who kept the store is gone
+        return False
+    return True
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):

@@ -1,8 +1,9 @@
 """From a recipe to a scored student: the one place that sees both the settings and the tensors."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,10 +13,11 @@ from typing import Any
 from accelerate import PartialState
 from torch import nn
 
-from ssl_transfer import config, runs
-from ssl_transfer.building.data import build_batches, open_images, scored_part
+from ssl_transfer import config, runs, tasks
+from ssl_transfer.building.data import build_batches, list_images, open_images, scored_part, scored_splits
 from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.building.optimizer import build_optimizer, learning_rate
+from ssl_transfer.building.origin import check_origin
 from ssl_transfer.building.recall import batches_with_teacher, remembers
 from ssl_transfer.building.task import build_task
 from ssl_transfer.building.teacher import load_teacher, teacher_name
@@ -27,6 +29,7 @@ from ssl_transfer.errors import user_mistakes
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.report.page import write_report
 from ssl_transfer.scoring.best_on_test import RecallOnTest, best_on_test
+from ssl_transfer.scoring.check import check_scores
 from ssl_transfer.scoring.kinds import needed_layers, score_subject
 from ssl_transfer.scoring.monitor import Monitor
 from ssl_transfer.scoring.scores import Score, read_scores, write_scores
@@ -38,6 +41,7 @@ from ssl_transfer.views_sheet import draw_views
 Stop = Callable[[int], bool]
 # The baseline of raw pixels is for images of up to 64 x 64: a probe of larger ones takes longer than all the others.
 RAW_PIXELS = 3 * 64 * 64
+REPEATED = 3.0  # seconds within which an interrupt is the same one again
 
 
 def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
@@ -47,6 +51,7 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
         UserError: something a person can mend, in one sentence.
     """
     context = Context.start(recipe)
+    context.on_main(lambda: _check_scores(recipe))
     with _stop_on_signal() if stop is None else nullcontext(stop) as stop:
         folder = train(recipe, context, stop)
     if runs.asked(recipe):
@@ -57,14 +62,22 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
 
 def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
     """Bring the recipe's training to its end: from the start, from where it stopped, or not at all if it is done."""
-    folder, notice = context.on_main(lambda: runs.claim(recipe))
-    if notice:
-        context.say(notice)
-    info = context.on_main(lambda: runs.read_info(folder))
-    if info.finished:
-        context.say(f"{folder} is trained ({info.steps:,} steps)")
-        return folder
+    with ExitStack() as held:  # by the main process: nobody else trains in the folder meanwhile
+        folder, notice, info = context.on_main(
+            lambda: held.enter_context(runs.held(recipe, partial(_wait, context, stop)))
+        )
+        if notice:
+            context.say(notice)
+        info = replace(info, origin=context.on_main(lambda: check_origin(recipe, folder, info.origin)))
+        if info.finished:
+            context.say(f"{folder} is trained ({info.steps:,} steps)")
+        else:
+            _train(recipe, folder, info, context, stop)
+    return folder
 
+
+def _train(recipe: config.Recipe, folder: Path, info: runs.RunInfo, context: Context, stop: Stop) -> None:
+    """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
     built = _build(recipe, context, stop)
     total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
     info = replace(
@@ -86,7 +99,6 @@ def train(recipe: config.Recipe, context: Context, stop: Stop) -> Path:
         (folder / "state" / "state.pt").unlink(missing_ok=True)  # the finished weights are model.safetensors
         write_report(folder)
     context.accelerator.wait_for_everyone()
-    return folder
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,9 @@ def _fit(
             batch = batches_with_teacher(
                 recipe, built.teacher, built.batches, info.total_steps, context, partial(_check, stop)
             )
+        for part in built.task.modules():
+            if isinstance(part, tasks.Transfer):
+                del part.teacher  # or it would go to the device with the task, never to be asked
     if recipe.train.tracker is not None:
         accelerator.init_trackers(recipe.name, config={"recipe": config.dump(recipe)})
     with user_mistakes(), closing(built.batches):
@@ -188,11 +203,12 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
     """Score teacher, student, untrained student and raw pixels by the recipe's probes; write and print the scores."""
     context = context or Context.start(recipe)
     with user_mistakes():
-        train, test = (scored_part(recipe, open_images(recipe, part, context)) for part in ("train", "test"))
-        splits = [train, test.numbered_like(train)]
+        opened = scored_splits(recipe, lambda part: open_images(recipe, part, context))
+        splits = [scored_part(recipe, images) for images in opened]
+        student, spec = load_model(folder)
         scores: list[Score] = []
         teacher = None
-        for name, model in _scored_models(recipe, folder, train, context).items():
+        for name, model in _scored_models(recipe, student, spec, splits[0], context).items():
             subjects = {
                 layer: make_subject(
                     name, model, splits, layer=layer, train_features=train_features, cache=folder / "features"
@@ -200,7 +216,14 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
                 for layer, train_features in needed_layers(recipe.score).items()
             }
             main = context.accelerator.is_main_process
-            scores += score_subject(subjects, recipe.score, seed=recipe.seed, teacher=teacher, main=main)
+            scores += score_subject(
+                subjects,
+                recipe.score,
+                seed=recipe.seed,
+                teacher=teacher,
+                main=main,
+                classes=student.embedding_dim,
+            )
             if name.startswith("teacher"):
                 teacher = subjects
             if main and name.startswith(("trained", "student")):
@@ -212,7 +235,7 @@ def rescore(recipe: config.Recipe, folder: Path, context: Context | None = None)
                 ]
     if context.console is not None:
         about = {
-            "asked": runs.asked(recipe),
+            **runs.decides_scores(recipe),
             "dataset": recipe.data.dataset,
             "fingerprints": {images.split: images.fingerprint for images in splits},
             "identity": config.identity_hash(recipe),
@@ -245,9 +268,17 @@ def _teacher(recipe: config.Recipe, context: Context, stop: Stop) -> EmbeddingMo
     if teacher is None:
         return None
     if teacher.recipe is not None:
-        train(teacher.recipe, context, stop)
+        with context.arithmetic_of(teacher.recipe) as own:  # so it has the weights of a run by itself
+            train(teacher.recipe, own, stop)
     with user_mistakes():
         return load_teacher(recipe, context)
+
+
+def _wait(context: Context, stop: Stop, folder: Path, seconds: int) -> None:
+    if seconds == 0:
+        context.say(f"waiting for {folder}, in which another program trains")
+    if stop(0):
+        raise Interrupted(f"stopped while waiting for {folder}, in which another program trains")
 
 
 def _check(stop: Stop) -> None:
@@ -259,9 +290,27 @@ def _follow(average: AveragedModel, model: nn.Module, momentum: float, step: int
     average.update(model, momentum=momentum)
 
 
+def _check_scores(recipe: config.Recipe) -> None:
+    """Refuse before anything is trained what scoring would refuse after it."""
+    info = runs.read_info(runs.folder_of(recipe)[0])
+    if not runs.asked(recipe) or (info is not None and info.finished):
+        return
+    with user_mistakes():
+        train, test = scored_splits(recipe, partial(list_images, recipe))
+        classified = any(isinstance(kind, config.Classification) for kind in recipe.score)
+        check_scores(
+            recipe.score,
+            train,
+            test,
+            resident=recipe.data.resident,
+            teacher=recipe.teacher is not None,
+            classes=list_images(recipe, "training").classes if classified else None,
+        )
+
+
 def _score_once(recipe: config.Recipe, folder: Path, context: Context) -> None:
     """Score the run unless the same scores stand in its folder already; then print those."""
-    known = context.on_main(lambda: read_scores(folder / "scores.json", asked=runs.asked(recipe)))
+    known = context.on_main(lambda: read_scores(folder / "scores.json") if runs.has_scores(recipe, folder) else None)
     if known is None:
         rescore(recipe, folder, context)
     elif context.console is not None:
@@ -273,10 +322,9 @@ def _title(recipe: config.Recipe) -> str:
 
 
 def _scored_models(
-    recipe: config.Recipe, folder: Path, images: Images, context: Context
+    recipe: config.Recipe, student: EmbeddingModel, spec: ModelSpec, images: Images, context: Context
 ) -> dict[str, EmbeddingModel | None]:
     """Whose features are scored, by the name they have in the table; None stands for the pixels themselves."""
-    student, spec = load_model(folder)
     models: dict[str, EmbeddingModel | None] = {}
     teacher = recipe.teacher
     if teacher is not None:
@@ -289,18 +337,23 @@ def _scored_models(
 
 @contextmanager
 def _stop_on_signal() -> Iterator[Stop]:
-    """Turn the first interrupt into a request to stop between two steps; a second one interrupts at once."""
-    asked = False
+    """Turn the first interrupt into a request to stop between two steps; a second one interrupts at once.
+
+    A process of several gets one Ctrl-C from the terminal and again from its launcher: that is no second one.
+    """
+    asked: float | None = None
 
     def ask(number: int, frame: Any) -> None:
         nonlocal asked
-        asked = True
-        for which, handler in before.items():
-            signal.signal(which, handler)
+        if asked is None:
+            asked = time.monotonic()
+        elif time.monotonic() - asked > REPEATED:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
-    before = {which: signal.signal(which, ask) for which in (signal.SIGINT, signal.SIGTERM)}
+    before = {int(which): signal.signal(which, ask) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda step: asked
+        yield lambda step: asked is not None
     finally:
         for which, handler in before.items():
             signal.signal(which, handler)

@@ -6,7 +6,10 @@ empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.js
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import yaml
 from ssl_transfer import config
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_json, write_text
+from ssl_transfer.locks import is_free, locked
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class RunInfo:
     device: str = ""
     precision: str = ""
     versions: dict[str, str] | None = None
+    origin: dict[str, str] | None = None  # fingerprints of what it was made from and the recipe does not hold
 
 
 def read_info(folder: Path) -> RunInfo | None:
@@ -52,7 +57,8 @@ def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
     """The folder that belongs to ``recipe``, and a sentence where it is not the one its name suggests.
 
     A folder belongs to the recipe whose identity it carries. Where another recipe of the same name was run, this one
-    goes beside it, under its name and identity, so nothing is overwritten and each is found again.
+    goes beside it, under its name and identity, so nothing is overwritten and each is found again. A run that never
+    took a step, perhaps because its recipe was refused, leaves its folder to the next.
     """
     plain = Path(recipe.train.runs) / recipe.name
     own = config.identity_hash(recipe)
@@ -66,7 +72,13 @@ def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
         return plain, None
     if info.identity == own:
         return plain, None
-    return plain.with_name(f"{plain.name}-{own}"), (
+    beside = plain.with_name(f"{plain.name}-{own}")
+    other = read_info(beside)
+    if other is None and _never_started(plain, info):
+        return plain, None
+    if other is not None and other.identity != own:
+        raise UserError(f"{beside} holds another recipe than its name says; move it away")
+    return beside, (
         f"{plain} holds another recipe ({'; '.join(_changes(plain, recipe))}), "
         f"so this one is kept in {plain.name}-{own}"
     )
@@ -74,19 +86,41 @@ def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
 
 def claim(recipe: config.Recipe) -> tuple[Path, str | None]:
     """Make the recipe's folder, write the recipe into it, and return what :func:`folder_of` says."""
-    folder, notice = folder_of(recipe)
+    own, folder = config.identity_hash(recipe), Path(recipe.train.runs) / recipe.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-        if read_info(folder) is None:
-            write_info(folder, RunInfo(config.identity_hash(recipe)))
-        write_text(folder / "recipe.yaml", config.dump(recipe))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent):  # another program may want the same name now
+            folder, notice = folder_of(recipe)
+            folder.mkdir(exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            info = read_info(folder)
+            if info is None or info.identity != own:
+                write_info(folder, RunInfo(own))
+            write_text(folder / "recipe.yaml", config.dump(recipe))
     except OSError as error:
         raise UserError(
             f"cannot write the run folder {folder} ({error.strerror}); choose another with train.runs=..."
         ) from None
     return folder, notice
+
+
+@contextmanager
+def held(
+    recipe: config.Recipe, while_waiting: Callable[[Path, int], None]
+) -> Iterator[tuple[Path, str | None, RunInfo]]:
+    """Claim the recipe's folder and keep other programs out of it; with what it says of itself, read after that.
+
+    ``while_waiting`` is told the folder, and for how many seconds another program has been at it, each second.
+    """
+    while True:
+        folder, notice = claim(recipe)
+        with locked(folder, partial(while_waiting, folder)):
+            info = read_info(folder)
+            if info is not None and info.identity == config.identity_hash(recipe):
+                yield folder, notice, info
+                return
+        # Before it was ours, another recipe took the name.
 
 
 def read_recipe(folder: Path) -> config.Recipe:
@@ -101,15 +135,32 @@ def asked(recipe: config.Recipe) -> list[dict[str, Any]]:
     return [kind.model_dump(mode="json") for kind in recipe.score if not isinstance(kind, config.Monitor)]
 
 
+def decides_scores(recipe: config.Recipe) -> dict[str, Any]:
+    """What of the recipe decides the scores of its trained model, as ``scores.json`` notes it."""
+    none = {"download", "resident", "workers", "batch_size", "per_class", "views", "fixed_views", "augment"}
+    return {"asked": asked(recipe), "data": recipe.data.model_dump(mode="json", exclude=none, exclude_none=True)}
+
+
+def has_scores(recipe: config.Recipe, folder: Path) -> bool:
+    """Whether ``folder`` holds the scores that the recipe asks for, of the images that it names."""
+    try:
+        noted = json.loads((folder / "scores.json").read_text())
+        # Scores written before the images were noted are taken to be of these.
+        return all(noted.get(key, value) == value for key, value in decides_scores(recipe).items())
+    except (OSError, ValueError, AttributeError):  # missing or damaged: it will be written anew
+        return False
+
+
 def is_complete(recipe: config.Recipe, folder: Path) -> bool:
     """Whether ``folder`` holds the recipe's run, trained to its end, with the scores it asks for."""
     info = read_info(folder)
-    if info is None or not info.finished or info.identity != config.identity_hash(recipe):
-        return False
-    try:
-        return json.loads((folder / "scores.json").read_text())["asked"] == asked(recipe)
-    except (OSError, ValueError, KeyError):  # missing or damaged: it will be written anew
-        return False
+    trained = info is not None and info.finished and info.identity == config.identity_hash(recipe)
+    return trained and has_scores(recipe, folder)
+
+
+def _never_started(folder: Path, info: RunInfo) -> bool:
+    """Whether the run in ``folder`` has not taken a step, and no program is about to."""
+    return info.steps == 0 and not info.finished and not (folder / "metrics.jsonl").exists() and is_free(folder)
 
 
 def _changes(folder: Path, recipe: config.Recipe) -> list[str]:

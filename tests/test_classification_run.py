@@ -12,6 +12,7 @@ from torch import nn
 
 from ssl_transfer import config, recipe
 from ssl_transfer.building.optimizer import learning_rate
+from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.errors import UserError
 from ssl_transfer.training.optim import create_optimizer
 
@@ -139,3 +140,14 @@ def test_biases_and_norms_decay_only_when_all_do():
         optimizer = create_optimizer(module, name="sgd", lr=1.0, weight_decay=0.1, decay_all=decay_all)
         found = {weight.ndim: group["weight_decay"] for group in optimizer.param_groups for weight in group["params"]}
         assert found == expected
+
+
+@pytest.mark.slow
+def test_a_teacher_of_other_classes_teaches_but_its_classifier_is_not_scored(student, tmp_path):
+    """ImageNet's classes are not those of the images, whatever their numbers."""
+    spec = ModelSpec("tiny_convnet", "default", 1, 8, (0.3,), (0.4,), head=HeadSpec("classifier", 12))
+    save_model(tmp_path / "other", build_model(spec), spec)
+    teacher = f"task.teacher={{checkpoint: {tmp_path / 'other'}, output: logits}}"
+    folder = recipe.run(load(student, teacher, "train.steps=1"))
+    scores = json.loads((folder / "scores.json").read_text())["scores"]
+    assert {score["model"].split()[0] for score in scores} == {"student", "untrained"}

@@ -162,10 +162,48 @@ def test_differences_name_the_dotted_key_and_both_values():
         (["model.embedding_dim=8"], "task.projection_dim"),
         (["data.augment=simclrr"], "did you mean 'simclr'?"),
         (["name=../up"], "use letters, digits"),
+        (["data.test=train", "score=[{kind: knn}]"], "score knn would learn from the images that it is scored on"),
+        (
+            ["data.train=labeled", "data.test=labeled", "score=[{kind: finetune}]"],
+            "the split labeled: name another in data.test or data.train",
+        ),
     ],
 )
 def test_contradictions_are_refused(small, overrides, words):
     assert words in "\n".join(problems(small / "small.yaml", *overrides))
+
+
+def test_what_learns_nothing_may_be_scored_on_the_images_of_training(small):
+    config.load(small / "small.yaml", ["data.test=train", "score=[{kind: retrieval}, {kind: clustering}]"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "given"),
+    [
+        ([], "small (simclr) gives features and projection"),
+        (["task.teacher.recipe.task.kind=classify"], "small (classify) gives features and logits"),
+        (
+            ["task.teacher.recipe.task.kind=metric", "task.teacher.recipe.model.embedding_dim=8"],
+            "small (metric) gives features and embedding",
+        ),
+        (["task.teacher.recipe.task.kind=metric"], "small (metric) gives features: choose"),
+    ],
+)
+def test_an_output_that_the_teachers_recipe_will_not_have_is_refused_before_it_is_trained(small, overrides, given):
+    for output in ("features", "projection", "embedding", "logits"):
+        asked = [*overrides, f"task.teacher.output={output}"]
+        if output in given:
+            assert config.load(small / "smaller.yaml", asked).teacher.output == output
+        else:
+            (_, told) = problems(small / "smaller.yaml", *asked)
+            assert f"task.teacher.output is {output}, but the model of its recipe {given}" in told
+
+
+def test_a_recipe_that_teaches_itself_is_told_in_one_sentence(small):
+    (small / "small.yaml").write_text(TRANSFER)
+    assert len(told := problems(small / "small.yaml")) == 1 and "names itself as its teacher" in told[0]
+    (small / "small.yaml").write_text(TRANSFER.replace("small.yaml", "smaller.yaml"))
+    assert "names itself as its teacher, or as that of its teacher" in problems(small / "smaller.yaml")[0]
 
 
 @pytest.mark.parametrize("teacher", ["{}", "{timm: resnet18, checkpoint: runs/x}"])

@@ -143,6 +143,16 @@ def test_the_geometry_agrees_with_pairs_one_by_one():
     assert 1 < found.rank <= 4
 
 
+def test_the_pairs_are_those_of_the_first_rows_whatever_their_number():
+    x = torch.randn(2100, 4, generator=torch.Generator().manual_seed(1))
+    x[2000:] += 100
+    found, first = geometry_of(x), geometry_of(x[:2000])
+    assert (found.cosine, found.median_distance, found.affinity) == pytest.approx(
+        (first.cosine, first.median_distance, first.affinity)
+    )
+    assert found.norm > 2 * first.norm
+
+
 def test_too_few_images_are_one_sentence():
     with pytest.raises(ValueError, match="2 images are too few to say anything of a teacher"):
         examine(teacher(IMAGENET, IMAGENET), "features", IMAGES, 2)

@@ -31,3 +31,32 @@ def test_a_loss_is_completed_with_the_defaults_of_its_arguments(recipes):
 def test_a_mistake_is_told_with_what_is_allowed(recipes, override, words):
     with pytest.raises(UserError, match=words):
         load(recipes, override)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "splits"),
+    [
+        ("birds/proxy-anchor-cpu", [], "train and test of folder"),
+        ("cub/proxy-anchor", [], "train and test of cub"),
+        ("cars/proxy-anchor", [], "train and test of cars"),
+        ("sop/proxy-anchor", [], "train and test of sop"),
+        ("sop/proxy-anchor", ["data.dataset=in_shop", "data.test=gallery"], "train and gallery of in_shop"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["knn", "linear_probe", "few_shot", "finetune"])
+def test_scores_of_classes_that_are_not_in_training_are_refused(recipes, recipe, overrides, splits, kind):
+    path = recipes / f"{recipe}.yaml"
+    with pytest.raises(UserError, match=f"score {kind} needs .* {splits} share none: score retrieval and clustering"):
+        config.load(path, [*overrides, f"score=[{{kind: {kind}}}]"])
+    config.load(path, [*overrides, "score=[{kind: retrieval}, {kind: clustering}]"])
+
+
+def test_a_classifier_of_other_classes_is_not_scored(recipes):
+    overrides = ["task={kind: classify}", "model.embedding_dim=null", "score=[{kind: classification}]"]
+    with pytest.raises(UserError, match="score classification needs .* train and test of cub share none"):
+        config.load(recipes / "cub" / "proxy-anchor.yaml", overrides)
+
+
+def test_queries_learn_nothing_but_have_the_classes_of_the_gallery(recipes):
+    overrides = ["data.dataset=in_shop", "data.train=query", "data.test=gallery", "score=[{kind: knn}]"]
+    config.load(recipes / "sop" / "proxy-anchor.yaml", overrides)

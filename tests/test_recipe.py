@@ -1,15 +1,18 @@
 """Whole runs on real digits: any number of processes, stopped and continued, taught and scored."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ssl_transfer import config, recipe, runs
+from ssl_transfer.checkpoint import ModelSpec, build_model, save_model
 from ssl_transfer.errors import UserError
 from ssl_transfer.training.engine import Interrupted
 
@@ -119,6 +122,51 @@ def test_a_teacher_is_reused_resumed_or_made_anew(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_teacher_trains_in_its_own_arithmetic_whatever_the_students(one_process, tmp_path):
+    recipe.run(load(tmp_path, "train.steps=1", "train.precision=bf16"))
+    found = weights(tmp_path / "digits-simclr")
+    expected = weights(one_process / "digits-simclr")
+    assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+
+
+def test_a_teacher_in_training_elsewhere_is_waited_for(tmp_path, capsys):
+    with (
+        runs.held(load(tmp_path).task.teacher.recipe, lambda folder, seconds: None),
+        pytest.raises(Interrupted, match="stopped while waiting for .*digits-simclr"),
+    ):
+        recipe.run(load(tmp_path), stop=lambda step: True)
+    assert "digits-simclr, in which another program trains" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_finished_student_of_another_teacher_is_not_taken_for_this_ones(tmp_path, capsys):
+    spec = ModelSpec("cifar_resnet8", "default", 1, 8, (0.5,), (0.5,))
+    given = load(tmp_path, "train.steps=1", f"task.teacher={{checkpoint: {tmp_path}/teacher}}")
+    save_model(tmp_path / "teacher", build_model(spec), spec)
+    recipe.run(given)
+    recipe.run(given)
+    assert "digits-transfer is trained (1 steps)" in capsys.readouterr().out
+    save_model(tmp_path / "teacher", build_model(spec), spec)  # of other random weights
+    with pytest.raises(UserError, match="digits-transfer was made from other teacher weights .* choose another name"):
+        recipe.run(given)
+
+
+def test_an_interrupt_that_comes_again_at_once_is_the_same_and_a_later_one_interrupts(monkeypatch):
+    now, stopped = [100.0], []
+    monkeypatch.setattr(recipe, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(KeyboardInterrupt), recipe._stop_on_signal() as stop:
+        assert not stop(0)
+        signal.raise_signal(signal.SIGINT)
+        now[0] += 1
+        signal.raise_signal(signal.SIGINT)  # from the launcher
+        signal.raise_signal(signal.SIGTERM)
+        stopped.append(stop(0))
+        now[0] += 5
+        signal.raise_signal(signal.SIGINT)
+        stopped.append("and went on")
+    assert stopped == [True]
+
+
+@pytest.mark.slow
 def test_scores_compare_teacher_student_untrained_and_pixels(one_process, capsys):
     score = "score=[{kind: knn, k: [5, 20]}, {kind: few_shot, labels_per_class: [1], draws: 3}]"
     folder = recipe.run(load(one_process, score))
@@ -139,6 +187,10 @@ def test_scores_compare_teacher_student_untrained_and_pixels(one_process, capsys
     assert (folder / "scores.json").stat().st_mtime_ns == written
     assert "student (cifar_resnet8)" in capsys.readouterr().out
 
+    recipe.rescore(load(one_process, score, "data.test=train", "data.train=test"), folder)  # are of other images
+    recipe.run(load(one_process, score))
+    assert json.loads((folder / "scores.json").read_text())["scores"] == content["scores"]
+
 
 @pytest.mark.slow
 def test_the_average_of_the_weights_is_what_is_exported(tmp_path):
@@ -156,7 +208,6 @@ def test_the_average_of_the_weights_is_what_is_exported(tmp_path):
         (["data.batch_size=2000"], "batch_size 2000 is more than the 1442 images"),
         (["data.dataset=cifar10", "data.root={folder}/none", "data.download=false"], "{folder}/none"),
         (["task.teacher={{checkpoint: {folder}/none}}"], "holds no trained model: config.json is missing"),
-        (["task.teacher.output=embedding"], "gives features and projection, not 'embedding'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_nothing_is_lost(tmp_path, overrides, words):
@@ -165,6 +216,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_lost(tmp_path, overrides, word
         recipe.run(given)
     assert words.format(folder=tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert runs.folder_of(load(tmp_path))[0] == tmp_path / "digits-transfer"  # what is mended has its name
 
 
 def test_a_batch_that_does_not_divide_names_both_numbers(tmp_path, free_port):

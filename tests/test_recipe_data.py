@@ -63,6 +63,27 @@ def test_streamed_and_held_images_train_and_score_to_the_same_bits(photos):
     assert len(list((photos / "runs" / "checked-images").glob("*.json"))) == 3
 
 
+@pytest.mark.slow
+def test_a_run_is_not_continued_and_not_taken_for_done_on_other_images(photos):
+    def asked(*overrides):
+        return config.load(photos / "photos.yaml", ["score=[]", *overrides])
+
+    with pytest.raises(Interrupted):
+        recipe.run(asked(), stop=lambda step: step == 1)
+    with pytest.raises(Interrupted):  # streamed or held, they are the same
+        recipe.run(asked("data.resident=false"), stop=lambda step: step == 2)
+    photo = photos / "unlabeled" / "7.jpg"
+    photo.rename(photos / "7.jpg")
+    with pytest.raises(UserError, match="photos was made from other training images than the recipe now finds"):
+        recipe.run(asked())
+    (photos / "7.jpg").rename(photo)
+    recipe.run(asked())
+    photo.rename(photos / "7.jpg")
+    with pytest.raises(UserError, match="bring those back, or choose another name"):
+        recipe.run(asked())
+    recipe.run(asked("data.root=nowhere"))  # a finished run needs none
+
+
 def test_a_broken_photo_is_named_and_may_be_skipped(photos):
     (photos / "unlabeled" / "7.jpg").write_bytes(b"nothing")
     asked = ["train.steps=1", "score=[]"]
@@ -84,3 +105,21 @@ def test_a_mistake_in_data_is_told_before_anything_is_read(photos, override, wor
     with pytest.raises(UserError) as error:
         config.load(photos / "photos.yaml", [override])
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["data.test=tset"], "There is no folder .*tset for split tset"),
+        (["data.train=unlabeled"], "train_y has 50 of 50 labels missing"),
+        (["data.train=test", "data.test=train"], r"test_y has 1 classes that are absent from train_y \(2\)"),
+        (["score=[{kind: knn, k: [31]}]"], "k is 31 but there are 30 images to search"),
+        (["score=[{kind: few_shot, labels_per_class: [11]}]"], "the smallest class has 10 training images"),
+        (["score=[{kind: finetune}]", "data.resident=false"], "fine-tuning needs images in memory"),
+        (["score=[{kind: best_on_test}]", "data.test=unlabeled"], "test_y has 50 of 50 labels missing"),
+    ],
+)
+def test_scores_that_cannot_be_had_are_refused_before_anything_is_trained(photos, overrides, words):
+    with pytest.raises(UserError, match=words):
+        recipe.run(config.load(photos / "photos.yaml", overrides))
+    assert not (photos / "runs").exists()

@@ -1,5 +1,6 @@
 """The recipe's images, what is seen of them in scoring, and the batches that training draws from them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -8,28 +9,49 @@ from ssl_transfer.context import Context, cores_of_process
 from ssl_transfer.data import Augment, Batches, Images, load_images
 from ssl_transfer.data.subset import first_images
 
+# What is trained on, what probes learn from, and what is scored.
+Part = Literal["training", "train", "test"]
 
-def open_images(recipe: config.Recipe, part: Literal["training", "train", "test"], context: Context) -> Images:
+
+def open_images(recipe: config.Recipe, part: Part, context: Context) -> Images:
     """The images that are trained on, or whose labels probes learn from, or that are scored; on the device."""
-    data = recipe.data
-    train = data.train or "train"
-    split = {"training": data.split or train, "train": train, "test": data.test or "test"}[part]
-    with context.accelerator.main_process_first():  # one process downloads, the others find the files
-        images = load_images(
-            data.dataset,
-            Path(data.root),
-            split=split,
-            download=data.download,
-            image_size=data.image_size,
-            on_error=data.on_error,
-            resident=data.resident,
-            workers=cores_of_process() if data.workers is None else data.workers,
-            memory=Path(recipe.train.runs) / "checked-images",
-            train_classes=data.train_classes,
-        )
-    if data.images is not None and part != "test":
-        images = first_images(images, data.images)
+    images = context.main_first(lambda: _load(recipe, part))  # one process downloads, the others find the files
     return images.to(context.device)
+
+
+def list_images(recipe: config.Recipe, part: Part) -> Images:
+    """The same images to ask for their number and labels: those of files are neither decoded nor checked."""
+    return _load(recipe, part, decode=False)
+
+
+def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
+    data = recipe.data
+    images = load_images(
+        data.dataset,
+        Path(data.root),
+        split=data.splits[part],
+        download=data.download,
+        image_size=data.image_size,
+        on_error=data.on_error,
+        resident=data.resident,
+        workers=cores_of_process() if data.workers is None else data.workers,
+        memory=Path(recipe.train.runs) / "checked-images",
+        train_classes=data.train_classes,
+        decode=decode,
+    )
+    count = data.count(part)
+    return images if count is None else first_images(images, count)
+
+
+def scored_splits(recipe: config.Recipe, open_part: Callable[[Part], Images]) -> tuple[Images, Images]:
+    """What probes learn from and what is scored, as ``open_part`` gives them, with the same numbers for classes.
+
+    A model's own classifier has the numbers of the images that it was trained on, so they have those.
+    """
+    train, test = open_part("train"), open_part("test")
+    if recipe.classifies and train.class_names is not None:
+        train = train.numbered_like(list_images(recipe, "training"))
+    return train, test.numbered_like(train)
 
 
 def scored_part(recipe: config.Recipe, images: Images) -> Images:

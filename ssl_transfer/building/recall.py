@@ -10,7 +10,7 @@ from ssl_transfer import __version__, config
 from ssl_transfer.context import Context, processes_here
 from ssl_transfer.data import Batch, Batches
 from ssl_transfer.models import EmbeddingModel, Frozen, Output
-from ssl_transfer.scoring.feature_cache import weights_hash
+from ssl_transfer.scoring.feature_cache import structure_hash, weights_hash
 from ssl_transfer.training.teacher_memory import TeacherMemory, with_teacher
 
 _COMPARES_MAPS = (config.FitNet, config.AttentionTransfer, config.VID)  # of many numbers: not kept
@@ -67,7 +67,7 @@ def batches_with_teacher(
     seen = int(accelerator.reduce(torch.tensor(seen, device=context.device)))
     asked = total_steps * batches.batch_size * len(batches.views)
     context.say(f"the teacher saw {seen:,} views; without memory it would see {asked:,} in the whole run")
-    teacher.to("cpu")  # it will not be asked again
+    teacher.to("cpu")  # it will not be asked again; the caller takes it out of the task
     return with_teacher(batches, memory)
 
 
@@ -88,6 +88,7 @@ def _key(recipe: config.Recipe, teacher: EmbeddingModel, batches: Batches, conte
         "augmentation": [vars(view) for view in batches.views],
         "seed": recipe.seed,
         "teacher": weights_hash(teacher),
+        "structure": structure_hash(teacher),
         "network": teacher.backbone.name,
         "preprocessing": str(teacher.backbone.preprocessing),
         "output": recipe.task.teacher.output,

@@ -17,6 +17,7 @@ from ssl_transfer.config.schema import differences as differences
 from ssl_transfer.config.schema import identity as identity
 from ssl_transfer.config.schema import identity_hash as identity_hash
 from ssl_transfer.config.scores import KNN as KNN
+from ssl_transfer.config.scores import LEARNING as LEARNING
 from ssl_transfer.config.scores import Agreement as Agreement
 from ssl_transfer.config.scores import BestOnTest as BestOnTest
 from ssl_transfer.config.scores import Classification as Classification

@@ -89,3 +89,19 @@ class Data(Section):
         if self.per_class is not None and self.batch_size % self.per_class:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of per_class {self.per_class}")
         return self
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """The split that is ``training``, the one whose labels probes learn from (``train``), and the ``test`` one."""
+        train = self.train or "train"
+        return {"training": self.split or train, "train": train, "test": self.test or "test"}
+
+    def count(self, part: str) -> int | None:
+        """How many images of a part are seen, None for all: ``images`` limits the split that is trained on alone."""
+        limited = part != "test" and self.splits[part] == self.splits["training"]
+        return self.images if limited else None
+
+    def share_classes(self, one: str, other: str) -> bool:
+        """Whether two splits are of the same classes, which those of metric learning, train and all others, are not."""
+        disjoint = self.dataset in ("cub", "cars", "sop", "in_shop") or self.train_classes is not None
+        return not disjoint or (one == "train") == (other == "train")

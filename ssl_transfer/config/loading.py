@@ -121,10 +121,11 @@ def _read(path: Path) -> dict[str, Any]:
 _WHERE = {"data": ("root", "download", "workers"), "train": ("runs", "cpu_threads", "tracker")}
 
 
-def _complete(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _complete(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Write out what may be written short: an augmentation's preset, a teacher's recipe by its path.
 
-    The teacher looks for data and runs where the student does, so one override moves both.
+    The teacher looks for data and runs where the student does, so one override moves both. ``above`` are the files that
+    led here, each naming the next.
     """
     data, task = raw.get("data"), raw.get("task")
     if isinstance(data, dict) and isinstance(data.get("augment"), str):
@@ -134,7 +135,9 @@ def _complete(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
         return raw
     if isinstance(teacher.get("recipe"), str):
         path = folder / teacher["recipe"]
-        teacher["recipe"] = _complete(_read(path), path.parent)
+        if path.resolve() in above:
+            raise UserError(f"{path} names itself as its teacher, or as that of its teacher: name another recipe")
+        teacher["recipe"] = _complete(_read(path), path.parent, (*above, path.resolve()))
     recipe = teacher.get("recipe")
     if isinstance(recipe, dict):
         for section, keys in _WHERE.items():

@@ -10,7 +10,7 @@ from ssl_transfer.config.data import Data
 from ssl_transfer.config.fields import Section
 from ssl_transfer.config.messages import short
 from ssl_transfer.config.model import Model, Teacher
-from ssl_transfer.config.scores import Scores
+from ssl_transfer.config.scores import LEARNING, Classification, Scores
 from ssl_transfer.config.tasks import Pretraining, Task
 from ssl_transfer.config.training import Optim, Train
 
@@ -37,6 +37,15 @@ class Recipe(Section):
         """The task's teacher, None where there is nothing to learn from one."""
         return getattr(self.task, "teacher", None)
 
+    @property
+    def outputs(self) -> list[str]:
+        """What the trained model gives, by name: its features, and what its head gives if it has one."""
+        if self.classifies:
+            return ["features", "logits"]
+        if isinstance(self.task, Pretraining):
+            return ["features", "projection"]
+        return ["features"] if self.model.embedding_dim is None else ["features", "embedding"]
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.optim.warmup_epochs > self.train.epochs:
@@ -55,6 +64,8 @@ class Recipe(Section):
             raise ValueError("score classification needs a classifier: write task.kind=classify or task.labels=true")
         if any(kind.kind == "linear_probe" and kind.folds for kind in self.score):
             self._refuse_other_folds()
+        self._refuse_meaningless_scores()
+        self._refuse_other_outputs()
         if self.task.kind in ("fitnet", "attention_transfer", "vid") and self.train.micro_batch_size is not None:
             raise ValueError(
                 f"{self.task.kind} is a mean over images: lower data.batch_size instead of micro_batch_size"
@@ -68,6 +79,33 @@ class Recipe(Section):
                 f"folds are predefined in stl10's split train alone, the whole of it; data.dataset is {data.dataset}, "
                 f"train {data.train or 'train'}, images {data.images or 'all'}: leave out folds of score linear_probe"
             )
+
+    def _refuse_meaningless_scores(self) -> None:
+        """What was learned from labels is scored on other images, of the same classes."""
+        data, test = self.data, self.data.splits["test"]
+        for kind in self.score:
+            if not isinstance(kind, (*LEARNING, Classification)):
+                continue
+            learned_from = data.splits["training" if isinstance(kind, Classification) else "train"]
+            if not data.share_classes(learned_from, test):
+                raise ValueError(
+                    f"score {kind.kind} needs test images of the classes that were learned, and the splits "
+                    f"{learned_from} and {test} of {data.dataset} share none: score retrieval and clustering instead"
+                )
+            if isinstance(kind, LEARNING) and learned_from == test:
+                raise ValueError(
+                    f"score {kind.kind} would learn from the images that it is scored on, the split {test}: name "
+                    "another in data.test or data.train"
+                )
+
+    def _refuse_other_outputs(self) -> None:
+        teacher = self.teacher
+        if teacher is None or teacher.recipe is None or teacher.output in teacher.recipe.outputs:
+            return
+        raise ValueError(
+            f"task.teacher.output is {teacher.output}, but the model of its recipe {teacher.recipe.name} "
+            f"({teacher.recipe.task.kind}) gives {' and '.join(teacher.recipe.outputs)}: choose one of these"
+        )
 
 
 # A teacher may be a recipe of its own: known only now that Recipe is.

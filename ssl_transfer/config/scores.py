@@ -152,6 +152,9 @@ Score = Annotated[
     Field(discriminator="kind"),
 ]
 
+# What learns from the labels of training images before it is scored on the test images.
+LEARNING = (KNN, LinearProbe, FewShot, Finetune)
+
 
 def _differ(scores: Sequence[Score]) -> Sequence[Score]:
     twice = [name for name, count in Counter(name for score in scores for name in score.columns()).items() if count > 1]

@@ -11,6 +11,7 @@ from ssl_transfer.data.augment import Augment
 from ssl_transfer.data.counter import epoch_order
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sampling import ClassBalanced
+from ssl_transfer.data.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Batches:
         epoch, _ = divmod(step, self.steps_per_epoch)
         view_id = epoch % self.fixed_views if self.fixed_views else epoch
         index = self.index(step)
-        on_device = index.to(self.images.pixels.device)
+        on_device = to_device(index, self.images.pixels.device)
         labels = None if self.images.labels is None else self.images.labels[on_device]
         return Batch(self.views_of(self._read(step), index, view_id), on_device, labels, step, view_id)
 

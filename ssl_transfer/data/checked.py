@@ -4,13 +4,14 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 from pathlib import Path
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ssl_transfer.data.pictures import Pictures
+from ssl_transfer.data.pictures import UNREADABLE, Pictures
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def find_broken(pictures: Pictures, size: int, *, memory: Path | None) -> dict[i
     """The rows that cannot be decoded, and why: every image is decoded once.
 
     What was found is kept in the folder ``memory`` under the files' names, sizes and newest change, so that the same
-    files are not checked twice.
+    files are not checked twice; unless a file could not be read, which may pass.
     """
     key = hashlib.sha256(f"{pictures.fingerprint} {pictures.encoded.modified()}".encode()).hexdigest()[:16]
     note = memory / f"{key}.json" if memory is not None else None
@@ -52,9 +53,11 @@ def find_broken(pictures: Pictures, size: int, *, memory: Path | None) -> dict[i
     log.info("checking %d images of %s %s", len(pictures), pictures.name, pictures.split)
     for rows in torch.arange(len(pictures)).split(_ROWS_AT_ONCE):
         broken |= pictures.decode_in_threads(rows.tolist(), size)[1]
-    if note is not None:
+    passing = any(why.startswith(UNREADABLE) for why in broken.values())
+    if note is not None and not passing:
         note.parent.mkdir(parents=True, exist_ok=True)
-        temporary = note.with_suffix(f".{os.getpid()}.tmp")  # renamed when whole: other processes may look for it
+        # Renamed when whole: other processes may look for it.
+        temporary = note.with_suffix(f".{secrets.token_hex(8)}.tmp")
         temporary.write_text(json.dumps(broken))
         os.replace(temporary, note)
     return broken

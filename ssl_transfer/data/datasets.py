@@ -41,14 +41,15 @@ def load_images(
     workers: int = 0,
     memory: Path | None = None,
     train_classes: int | None = None,
+    decode: bool = True,
 ) -> Images:
     """The images of one split of a data set, from the files under ``root`` (``digits`` needs none).
 
-    What is not published as arrays (:data:`DECODED`) needs ``image_size``; ``on_error``, ``resident``, ``workers`` and
-    ``memory`` are those of :func:`ssl_transfer.data.opening.open_pictures`. With ``train_classes`` a folder's classes
-    are split as :func:`ssl_transfer.data.fine_grained.find_fine_grained` does. Every data set has the splits train and
-    test; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of the split train);
-    ``folder``, ``hf`` and ``webdataset`` have what their files give.
+    What is not published as arrays (:data:`DECODED`) needs ``image_size``; ``on_error``, ``resident``, ``workers``,
+    ``memory`` and ``decode`` are those of :func:`ssl_transfer.data.opening.open_pictures`. With ``train_classes`` a
+    folder's classes are split as :func:`ssl_transfer.data.fine_grained.find_fine_grained` does. Every data set has the
+    splits train and test; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of
+    the split train); ``folder``, ``hf`` and ``webdataset`` have what their files give.
     """
     if dataset in DECODED:
         if image_size is None:
@@ -60,6 +61,7 @@ def load_images(
             resident=resident,
             workers=workers,
             memory=memory,
+            decode=decode,
         )
         return _tell_queries(images, Path(root)) if (dataset, split) == ("in_shop", "test") else images
     if dataset not in _LOADERS:

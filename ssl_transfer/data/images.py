@@ -10,6 +10,7 @@ from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data.streaming import IndexOf, PixelReader, StreamedPixels
+from ssl_transfer.data.transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class HeldReader:
 
     def __call__(self, step: int) -> UInt8[Tensor, "m c h w"]:
         """The pixels of this step's images."""
-        return self.pixels[self.index_of(step).to(self.pixels.device)]
+        return self.pixels[to_device(self.index_of(step), self.pixels.device)]
 
     def close(self) -> None:
         """Nothing is open."""

@@ -22,21 +22,23 @@ def open_pictures(
     resident: Literal["auto", True, False] = "auto",
     workers: int = 0,
     memory: Path | None = None,
+    decode: bool = True,
 ) -> Images:
     """The images of ``pictures``, the shorter side of each brought to ``image_size`` and its middle kept.
 
     They are decoded and held if ``resident`` says so, or ``auto`` and they take at most 4 GiB (``RESIDENT_LIMIT``);
     else ``workers`` processes decode them whenever they are needed. Every image is decoded once before that, to find
     those that are broken (:func:`find_broken`, where ``memory`` is explained). Broken ones are listed in an error, or
-    left out with ``on_error="skip"`` and listed in the log.
+    left out with ``on_error="skip"`` and listed in the log. With ``decode`` off none is decoded or left out before its
+    pixels are asked for.
 
     Raises:
         ValueError: images cannot be decoded and are not to be skipped.
     """
-    if resident == "auto":
-        resident = len(pictures) * 3 * image_size**2 <= RESIDENT_LIMIT
     pixels: torch.Tensor | StreamedPixels
-    if resident:
+    if not decode:
+        pixels = StreamedPixels(pictures, image_size, image_size, workers)
+    elif are_held(len(pictures), image_size, resident):
         pixels, broken = pictures.decode_in_threads(range(len(pictures)), image_size)
         rows = whole_rows(pictures, broken, on_error)
         if broken:
@@ -55,3 +57,8 @@ def open_pictures(
         std=IMAGENET_STD,
         class_names=pictures.class_names,
     )
+
+
+def are_held(count: int, image_size: int, resident: Literal["auto", True, False]) -> bool:
+    """Whether so many images are held in memory, and not streamed."""
+    return count * 3 * image_size**2 <= RESIDENT_LIMIT if resident == "auto" else resident

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ssl_transfer.data.decode import decode
 
+UNREADABLE = "cannot be read"  # so begins the reason for an image whose bytes the disk did not give
+
 _ROWS_A_THREAD = 16  # taken at a time
 
 
@@ -140,7 +142,9 @@ class Pictures:
         for place, row in enumerate(rows):
             try:
                 pixels[place] = decode(self.encoded.read(int(self.places[row])), size)
-            except (OSError, ValueError) as error:
+            except OSError as error:  # of the disk: decoding has no other than ValueError
+                broken[row] = f"{UNREADABLE}: {error}"
+            except ValueError as error:
                 broken[row] = str(error)
         return pixels, broken
 

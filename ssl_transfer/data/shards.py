@@ -74,7 +74,7 @@ def find_shards(root: Path, split: str) -> Pictures:
     if missing and len(missing) < len(names):
         raise ValueError(
             f"{len(missing)} of {len(names)} images in the shards of {root} have no class, the first is {missing[0]}: "
-            "give each a .cls member, or none."
+            "give each a .cls member with a class of 0 or more, or none."
         )
     known = None if missing else [label for label in labels if label is not None]
     members = Members(tars, names, tar, offsets, sizes)
@@ -91,7 +91,7 @@ def _tars(root: Path, split: str) -> list[Path]:
 
 
 def _read_headers(path: Path) -> tuple[list[tarfile.TarInfo], dict[str, int]]:
-    """The members that are images, and the class of each sample that has one."""
+    """The members that are images, and the class of each sample that has one; a negative one is none."""
     images, classes = [], {}
     try:
         with tarfile.open(path, "r:") as archive:
@@ -103,7 +103,9 @@ def _read_headers(path: Path) -> tuple[list[tarfile.TarInfo], dict[str, int]]:
                 elif member.name.endswith(".cls"):
                     content = archive.extractfile(member)
                     assert content is not None
-                    classes[_sample(member.name)] = int(content.read())
+                    label = int(content.read())
+                    if label >= 0:  # negative: hidden
+                        classes[_sample(member.name)] = label
     except (tarfile.TarError, ValueError) as error:
         raise ValueError(f"{path} is no whole, uncompressed tar file of samples ({error}): write it again.") from error
     if images and images[-1].offset_data + images[-1].size > path.stat().st_size:

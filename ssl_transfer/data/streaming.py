@@ -66,7 +66,10 @@ class StreamedPixels:
 
     def parts(self, rows: slice, size: int) -> Iterator[UInt8[Tensor, "m 3 size size"]]:
         """These rows in order, ``size`` at a time, decoded ahead by the workers."""
-        wanted = torch.arange(len(self))[rows].split(size)
+        places = torch.arange(len(self))[rows]
+        if not len(places):  # split would give one part, empty
+            return
+        wanted = places.split(size)
         reader = PixelReader(self, lambda step: wanted[step], steps=len(wanted))
         try:
             for step in range(len(wanted)):

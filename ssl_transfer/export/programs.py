@@ -60,7 +60,9 @@ def write_onnx(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact
     """
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if absent:
-        raise ValueError(f"{' and '.join(absent)} not installed: pip install 'ssl-transfer[onnx]'")
+        raise ValueError(
+            f"{' and '.join(absent)} not installed: pip install -e '.[onnx]' where ssl_transfer was cloned"
+        )
     import onnxruntime
 
     path = folder / "model.onnx"

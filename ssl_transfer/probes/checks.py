@@ -59,7 +59,12 @@ def check_same_width(train_x: Float[Tensor, "n_train d"], test_x: Float[Tensor, 
 
 
 def check_classes(train_y: Int64[Tensor, " n_train"], test_y: Int64[Tensor, " n_test"]) -> None:
-    """Refuse a test split with classes that the training split does not show."""
+    """Refuse a training split of one class, and a test split with classes that the training split does not show."""
+    if len(train_y.unique()) < 2:
+        raise ValueError(
+            f"train_y has the class {train_y[0].item()} alone, so there is nothing to tell apart; "
+            "give images of two or more classes."
+        )
     present = torch.isin(test_y.unique(), train_y.unique())
     if absent := test_y.unique()[~present].tolist():
         shown = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
@@ -77,3 +82,9 @@ def check_same_images(student: Float[Tensor, "n d_student"], teacher: Float[Tens
         raise ValueError(
             f"student has {len(student)} rows but teacher has {len(teacher)}; give features of the same images."
         )
+
+
+def check_k(k: int, available: int) -> None:
+    """Refuse to look for more neighbours than there are images."""
+    if not 1 <= k <= available:
+        raise ValueError(f"k is {k} but there are {available} images to search; choose k between 1 and {available}.")

@@ -26,19 +26,23 @@ def classification(
         ValueError: rows are not finite or without a label, or a label is of no class of the classifier.
     """
     check_labelled(logits, labels, "test")
-    classes = logits.shape[1]
-    if labels.max() >= classes:
-        raise ValueError(
-            f"test_y has the label {labels.max().item()} but the classifier knows only {classes} classes; "
-            "score it on images of the classes that it was trained on."
-        )
-    best = logits.topk(min(5, classes), dim=1).indices
+    check_known(labels, logits.shape[1])
+    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = best == labels[:, None]
     return ClassificationScores(
         top1=hits[:, 0].double().mean().item(),
         top5=hits.any(dim=1).double().mean().item(),
         calibration_error=expected_calibration_error(logits, labels, bins=bins),
     )
+
+
+def check_known(labels: Int64[Tensor, " n"], classes: int) -> None:
+    """Refuse labels that a classifier of so many classes cannot give."""
+    if labels.max() >= classes:
+        raise ValueError(
+            f"test_y has the label {labels.max().item()} but the classifier knows only {classes} classes; "
+            "score it on images of the classes that it was trained on."
+        )
 
 
 def expected_calibration_error(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], *, bins: int = 15) -> float:

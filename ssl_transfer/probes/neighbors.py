@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ssl_transfer.probes.checks import check_k
+
 Metric = Literal["cosine", "euclidean"]
 
 # Similarities held at once, at most 64 MiB of float32. A tile is wide rather than high: its best have to be found
@@ -44,9 +46,7 @@ def nearest(
     still counts. Which of several equally similar rows takes the last place is not defined, as in
     scikit-learn.
     """
-    available = len(bank) - exclude_self
-    if not 1 <= k <= available:
-        raise ValueError(f"k is {k} but there are {available} images to search; choose k between 1 and {available}.")
+    check_k(k, len(bank) - exclude_self)
     queries, bank = (x if x.dtype == torch.float64 else x.float() for x in (queries, bank))
     if metric == "cosine":
         # The bank is not copied to be normalised: its lengths divide the products afterwards.

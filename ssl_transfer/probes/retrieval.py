@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_labelled
+from ssl_transfer.probes.checks import check_k, check_labelled
 from ssl_transfer.probes.neighbors import Metric, nearest
 
 
@@ -39,17 +39,11 @@ def retrieval(
     ask and only the others, the gallery, are searched.
     """
     check_labelled(x, y, "retrieval")
-    if not k or min(k) < 1:
-        raise ValueError(f"k is {list(k)}; give one or more numbers of neighbours, each at least 1.")
-    _, code = y.unique(return_inverse=True)
-    asking, searched = (slice(None), slice(None)) if queries is None else (slice(queries), slice(queries, None))
-    alone = queries is None  # in one set, where an image must not find itself
-    others = code[searched].bincount(minlength=int(code.max()) + 1)[code[asking]] - int(alone)
+    others = images_to_find(y, k=k, queries=queries)
     n_queries = int((others > 0).sum())
-    if n_queries == 0:
-        raise ValueError(
-            "every image is alone in its class, so there is nothing to retrieve; give two or more images of some class."
-        )
+    _, code = y.unique(return_inverse=True)
+    asking, searched = _asking_and_searched(queries)
+    alone = queries is None  # in one set, where an image must not find itself
     found = dict.fromkeys(k, 0)
     map_at_r = r_precision = 0.0
     depths = max(*k, int(others.max()))
@@ -67,6 +61,32 @@ def retrieval(
         r_precision=r_precision / n_queries,
         n_queries=n_queries,
     )
+
+
+def images_to_find(
+    y: Int64[Tensor, " n"], *, k: Sequence[int], queries: int | None = None
+) -> Int64[Tensor, " n_queries"]:
+    """How many of the images that a query searches are of its class, for each of them.
+
+    Raises:
+        ValueError: there are none for any, or fewer images than a depth of ``k``.
+    """
+    if not k or min(k) < 1:
+        raise ValueError(f"k is {list(k)}; give one or more numbers of neighbours, each at least 1.")
+    _, code = y.unique(return_inverse=True)
+    asking, searched = _asking_and_searched(queries)
+    itself = int(queries is None)
+    others = code[searched].bincount(minlength=int(code.max()) + 1)[code[asking]] - itself
+    if not (others > 0).any():
+        raise ValueError(
+            "every image is alone in its class, so there is nothing to retrieve; give two or more images of some class."
+        )
+    check_k(max(k), len(code[searched]) - itself)
+    return others
+
+
+def _asking_and_searched(queries: int | None) -> tuple[slice, slice]:
+    return (slice(None), slice(None)) if queries is None else (slice(queries), slice(queries, None))
 
 
 def _at_r(match: Bool[Tensor, "q k"], r: Int64[Tensor, " q"]) -> tuple[Float[Tensor, " q"], Float[Tensor, " q"]]:

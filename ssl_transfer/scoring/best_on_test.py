@@ -5,6 +5,7 @@ No training and no other score reads these numbers: the model of a run is that o
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ssl_transfer.data import Images
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import retrieval
 from ssl_transfer.scoring import columns
-from ssl_transfer.scoring.features import compute_features
+from ssl_transfer.scoring.features import compute_features, exact
 from ssl_transfer.scoring.scores import Score
 
 
@@ -33,8 +34,9 @@ class RecallOnTest:
         if (step + 1) % self.every:
             return {}
         embeddings = compute_features(copy.deepcopy(self.model()).eval(), self.images, layer="output")
-        recall = retrieval(embeddings, self.labels, k=self.k, metric="euclidean", queries=self.images.queries).recall
-        return {_key(rank): value for rank, value in recall.items()}
+        with exact():
+            found = retrieval(embeddings, self.labels, k=self.k, metric="euclidean", queries=self.images.queries)
+        return {_key(rank): value for rank, value in found.recall.items()}
 
 
 def best_on_test(folder: Path, model: str, k: Sequence[int]) -> list[Score]:
@@ -58,7 +60,7 @@ def best_on_test(folder: Path, model: str, k: Sequence[int]) -> list[Score]:
         "layer": "output",
         "split": "test",
         "epoch_chosen_on": "test split",
-        "chosen_epoch": round(best["epoch"]),
+        "chosen_epoch": math.floor(best["epoch"]) + 1,  # the log has the epochs before the step
         "epochs_measured": len(measured),
     }
     return [Score(model, columns.best_on_test(rank), best[_key(rank)], protocol) for rank in k]

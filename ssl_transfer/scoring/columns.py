@@ -1,6 +1,7 @@
-"""What a column of a table of scores is called: every setting that decides its numbers shows, or is the default.
+"""What a column of a table of scores is called: the settings that decide its numbers show, or are the default.
 
-Two protocols thus never share a column. Plain words, no torch: recipes are checked by them before anything runs.
+But for an augmentation's preset and the layer of what learns from training images, which stand in the protocol and keep
+comparisons from mixing. Plain words, no torch: recipes are checked by them before anything runs.
 """
 
 _METRICS = {"cosine": "", "euclidean": "L2"}

@@ -17,7 +17,7 @@ from ssl_transfer.data import Images
 from ssl_transfer.distributed import gather_shards, shard
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import PooledLayer, extract_features, raw_pixels
-from ssl_transfer.scoring.feature_cache import read_features, weights_hash, write_features
+from ssl_transfer.scoring.feature_cache import read_features, structure_hash, weights_hash, write_features
 
 
 def layer_of(model: EmbeddingModel | None, layer: str) -> nn.Module:
@@ -63,6 +63,7 @@ def features_key(model: EmbeddingModel, layer: str) -> dict[str, str]:
     prepared = model.backbone.preprocessing
     return {
         "weights": weights_hash(model),
+        "structure": structure_hash(model),
         "network": model.backbone.name,
         "preprocessing": f"mean {prepared.mean}, std {prepared.std}, input size {prepared.input_size}",
         "layer": layer,
@@ -70,23 +71,14 @@ def features_key(model: EmbeddingModel, layer: str) -> dict[str, str]:
     }
 
 
-def _compute(network: nn.Module, images: Images) -> Float32[Tensor, "n d"]:
-    network = network.to(images.pixels.device).to(memory_format=torch.channels_last).eval()
-    own = shard(len(images))
-    with _exact():
-        parts = [extract_features(network, pixels) for pixels in images.parts(own)]
-        if not parts:  # a process beyond the last image still has to know the width
-            parts = [extract_features(network, images.pixels[:1])[:0]]
-    return gather_shards(torch.cat(parts), len(images))
-
-
-def _pixels(images: Images) -> Float32[Tensor, "n d"]:
-    return torch.cat([raw_pixels(pixels) for pixels in images.parts(slice(len(images)))])
+def placed(network: nn.Module, images: Images) -> nn.Module:
+    """``network`` where ``images`` are, in eval mode and the memory layout that features are computed in."""
+    return network.to(images.pixels.device).to(memory_format=torch.channels_last).eval()
 
 
 @contextmanager
-def _exact() -> Iterator[None]:
-    """Whatever a run trains in, its features are float32 all through, without the shorter products of a GPU."""
+def exact() -> Iterator[None]:
+    """Whatever a run trains in, it is scored in float32 all through, without the shorter products of a GPU."""
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
     try:
@@ -96,3 +88,17 @@ def _exact() -> Iterator[None]:
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision
+
+
+def _compute(network: nn.Module, images: Images) -> Float32[Tensor, "n d"]:
+    network = placed(network, images)
+    own = shard(len(images))
+    with exact():
+        parts = [extract_features(network, pixels) for pixels in images.parts(own)]
+        if not parts:  # a process beyond the last image still has to know the width
+            parts = [extract_features(network, images.pixels[:1])[:0]]
+    return gather_shards(torch.cat(parts), len(images))
+
+
+def _pixels(images: Images) -> Float32[Tensor, "n d"]:
+    return torch.cat([raw_pixels(pixels) for pixels in images.parts(slice(len(images)))])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ssl_transfer import config
 from ssl_transfer.scoring import measures
+from ssl_transfer.scoring.features import exact
 from ssl_transfer.scoring.scores import Score
 from ssl_transfer.scoring.subject import Subject
 
@@ -27,9 +28,11 @@ def score_subject(
     seed: int,
     teacher: Mapping[str, Subject] | None,
     main: bool,
+    classes: int | None = None,
 ) -> list[Score]:
     """Every score of ``kinds`` of one model, given as the subject of each layer, on the ``main`` process.
 
+    Its classifier is scored if it has so many ``classes``: one of another number knows other classes than the images.
     What shows the network augmented images is computed by all processes; the others leave the rest to the main one.
     """
     scores: list[Score] = []
@@ -39,12 +42,15 @@ def score_subject(
         subject, together = subjects[_layer(kind)], isinstance(kind, config.Finetune) or _is_augmented(kind)
         if not (main or together):
             continue
-        found = _score(kind, subject, seed, None if teacher is None else teacher[_layer(kind)])
+        with exact():
+            found = _score(kind, subject, seed, classes, None if teacher is None else teacher[_layer(kind)])
         scores += found if main else []
     return scores
 
 
-def _score(kind: config.Score, subject: Subject, seed: int, teacher: Subject | None) -> list[Score]:
+def _score(
+    kind: config.Score, subject: Subject, seed: int, classes: int | None, teacher: Subject | None
+) -> list[Score]:
     settings = kind.model_dump(exclude={"kind", "layer"})
     if isinstance(kind, config.KNN):
         return measures.knn(subject, **settings | {"temperature": [kind.temperature]})
@@ -53,7 +59,7 @@ def _score(kind: config.Score, subject: Subject, seed: int, teacher: Subject | N
     if isinstance(kind, config.Agreement):
         return [] if teacher is None else measures.agreement(subject, teacher, **settings, seed=seed)
     if isinstance(kind, config.Classification):
-        return measures.classification(subject, **settings)
+        return measures.classification(subject, **settings, classes=classes)
     seeded: dict[type, Callable[..., list[Score]]] = {
         config.LinearProbe: measures.linear_probe,
         config.FewShot: measures.few_shot,

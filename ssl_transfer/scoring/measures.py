@@ -7,7 +7,7 @@ What a measure returns goes into ``scores.json`` and tables; the name of its col
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -180,9 +180,13 @@ def agreement(subject: Subject, teacher: Subject, *, k: int = 10, seed: int = 0)
     return [subject.score(_column(subject, name, "cosine"), value, settings) for name, value in values.items()]
 
 
-def classification(subject: Subject, *, bins: int = 15) -> list[Score]:
-    """Top-1, top-5 and calibration error of the model's own classifier; nothing of a model that has none."""
-    if not isinstance(getattr(subject.network, "head", None), ClassifierHead):
+def classification(subject: Subject, *, bins: int = 15, classes: int | None = None) -> list[Score]:
+    """Top-1, top-5 and calibration error of the model's own classifier; nothing of a model that has none.
+
+    With ``classes``, nothing of a classifier of another number of classes either.
+    """
+    head = getattr(subject.network, "head", None)
+    if not isinstance(head, ClassifierHead) or classes not in (None, head.embedding_dim):
         return []
     found = probes.classification(subject.features.test_x, subject.features.test_y, bins=bins)
     settings = {"probe": "classification", "split": "test", "epoch": "last", "bins": bins}
@@ -205,7 +209,12 @@ def _column(subject: Subject, name: str, metric: str) -> str:
     return columns.on_test_images(name, metric, subject.layer)
 
 
+def refuse_streamed(images: Images) -> NoReturn:
+    """Say that images which are not held cannot be fine-tuned on."""
+    raise ValueError(f"fine-tuning needs images in memory, and {images.name} is streamed; set data.resident=true.")
+
+
 def _held(images: Images) -> Tensor:
     if not isinstance(images.pixels, Tensor):
-        raise ValueError(f"fine-tuning needs images in memory, and {images.name} is streamed; set data.resident=true.")
+        refuse_streamed(images)
     return images.pixels

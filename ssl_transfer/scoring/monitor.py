@@ -17,7 +17,7 @@ from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import alignment, effective_rank, knn_leave_one_out, uniformity
 from ssl_transfer.probes.checks import check_features
 from ssl_transfer.probes.splits import shuffled
-from ssl_transfer.scoring.features import compute_features
+from ssl_transfer.scoring.features import compute_features, exact
 
 # Enough pairs for three digits of alignment and uniformity, and more rows than most embeddings have dimensions.
 HEALTH_IMAGES = 1024
@@ -55,7 +55,8 @@ class Monitor:
             return {}
         start = time.perf_counter()
         model = copy.deepcopy(self.model()).eval()
-        figures = self._knn(model) | self._health(model)
+        with exact():
+            figures = self._knn(model) | self._health(model)
         now = time.perf_counter()
         figures |= {"monitor_seconds": now - start, "monitor_share": (now - start) / (now - self._last)}
         self._last = now

@@ -17,13 +17,14 @@ from accelerate import PartialState
 
 from ssl_transfer import runs
 from ssl_transfer.checkpoint import load_model
-from ssl_transfer.context import device_name, versions
+from ssl_transfer.context import PATIENCE, device_name, versions
 from ssl_transfer.data import Images, load_images
 from ssl_transfer.data.subset import first_images
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.files import write_json
 from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
 from ssl_transfer.probes import load_feature_file
+from ssl_transfer.scoring.features import exact
 from ssl_transfer.scoring.scores import Score
 from ssl_transfer.scoring.subject import Subject, make_subject
 
@@ -47,11 +48,13 @@ def evaluate(
     message and exit code 2.
     """
     given = _parser(program, options).parse_args()
+    PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
     try:
         with user_mistakes():
             subject = load_subject(_source(given), given, train_features=train_features)
             main = PartialState().is_main_process
-            scores = measure(subject, given) if main or together(given) else []
+            with exact():
+                scores = measure(subject, given) if main or together(given) else []
             if main:
                 print("\n".join(_lines(subject, scores)))
                 if given.json is not None:
@@ -131,12 +134,14 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
         data = runs.read_recipe(folder).data
         root = root or Path(data.root)
         if dataset in (None, data.dataset):
-            dataset, crop_size, count = data.dataset, data.crop_size, data.images
-            names |= {split: named for split in names if (named := getattr(data, split)) is not None}
+            dataset, crop_size, count = data.dataset, data.crop_size, data.count("train")
+            names = {part: data.splits[part] for part in names}
             options = {key: getattr(data, key) for key in ("download", "on_error", "resident", "train_classes")}
             options["image_size"] = given.image_size or data.image_size
     if dataset is None:
-        raise UserError("name the data set to score on: --dataset digits, cifar10 or cifar100")
+        raise UserError(
+            "name the data set to score on, such as --dataset cifar10 (with --root and, for files, --image-size)"
+        )
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():
         train, test = (load_images(dataset, root or Path("data"), split=split, **options) for split in names.values())

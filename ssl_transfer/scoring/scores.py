@@ -38,11 +38,10 @@ def write_scores(path: Path, scores: Sequence[Score], context: Mapping[str, Any]
     write_json(path, {**context, "retention": kept(scores), "scores": [asdict(score) for score in scores]})
 
 
-def read_scores(path: Path, asked: object) -> list[Score] | None:
-    """The scores in ``path`` if they are those ``asked`` for, else None."""
+def read_scores(path: Path) -> list[Score] | None:
+    """The scores in ``path``, or None where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
-        return [Score(**score) for score in content["scores"]] if content["asked"] == asked else None
+        return [Score(**score) for score in json.loads(path.read_text())["scores"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -12,7 +12,7 @@ from ssl_transfer.data import Images
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import Features
 from ssl_transfer.probes.checks import check_features
-from ssl_transfer.scoring.features import compute_features, features_key, kept_features, layer_of
+from ssl_transfer.scoring.features import compute_features, features_key, kept_features, layer_of, placed
 from ssl_transfer.scoring.scores import Score
 
 
@@ -55,7 +55,8 @@ def make_subject(
     Raises:
         ValueError: the model has no such layer, or its features are not finite.
     """
-    network, key = layer_of(model, layer), {} if model is None else features_key(model, layer)
+    # Placed also where kept features are read: some measures go on to show the network other images.
+    network, key = placed(layer_of(model, layer), splits[0]), {} if model is None else features_key(model, layer)
 
     def features(images: Images) -> Tensor:
         x = compute_features(None, images) if model is None else kept_features(network, images, key=key, folder=cache)

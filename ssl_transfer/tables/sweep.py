@@ -60,18 +60,20 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
 
 def _run_one(recipe: config.Recipe) -> str | None:
     from ssl_transfer import recipe as runner  # loads torch: only when there is something to run
-    from ssl_transfer.distributed import world_size
+    from ssl_transfer.distributed import everyone_says, world_size
     from ssl_transfer.training.engine import Interrupted
 
     try:
         runner.run(recipe)
     except Interrupted:
         raise
-    except UserError as error:  # the same on every process
+    # What fails on this process alone leaves the others waiting for it: then all have to end, and the same command goes
+    # on from there.
+    except UserError as error:
+        if not everyone_says(f"{recipe.name}: {error}"):
+            raise
         return str(error)
     except Exception as error:
-        # Perhaps on this process alone, while the others wait for it: then all have to end, and the same command goes
-        # on from there.
         if world_size() > 1:
             raise
         traceback.print_exc()

@@ -40,7 +40,7 @@ class Classify(nn.Module):
         """Classify all views of ``batch``."""
         labels = _labels_of(batch)
         if not (self.mixup or self.cutmix):
-            logits = embed(self.model, torch.cat(batch.views), self.micro_batch_size)
+            logits = embed(self.model, torch.cat(batch.views), self.micro_batch_size, views=len(batch.views))
             loss = cross_entropy_share(logits, labels.repeat(len(batch.views)), label_smoothing=self.label_smoothing)
             return {"loss": loss}
         mixes = [
@@ -56,7 +56,7 @@ class Classify(nn.Module):
             for view, images in enumerate(batch.views)
         ]
         mixed = [mix(images, _partners(images)) for mix, images in zip(mixes, batch.views, strict=True)]
-        logits = embed(self.model, torch.cat(mixed), self.micro_batch_size)
+        logits = embed(self.model, torch.cat(mixed), self.micro_batch_size, views=len(mixed))
         others = _partners(labels)
         losses = []
         for mix, of_view in zip(mixes, logits.chunk(len(mixes)), strict=True):  # cross entropy is linear in the target
@@ -82,7 +82,8 @@ class LabeledTransfer(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Classify all views of ``batch``, and compare student and teacher on them."""
         images, labels = torch.cat(batch.views), _labels_of(batch)
-        student, logits = embed(self.transfer.model, images, self.transfer.micro_batch_size)
+        parts = self.transfer.micro_batch_size
+        student, logits = embed(self.transfer.model, images, parts, views=len(batch.views))
         transfer = self.transfer.compare(student, images, batch)
         classification = self.weight * cross_entropy_share(logits, labels.repeat(len(batch.views)))
         return {

@@ -1,6 +1,6 @@
 """Embedding a batch that does not fit: in parts, with the gradient of the whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -8,25 +8,61 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ssl_transfer.distributed import world_size
 
-def embed(model: nn.Module, images: Tensor, micro_batch_size: int | None) -> Any:
-    """What ``model`` gives for ``images``, keeping the activations of only ``micro_batch_size`` of them at a time.
 
-    ``model`` gives a row for each image, or a tuple of such tables.
+def embed(model: nn.Module, images: Tensor, micro_batch_size: int | None, *, views: int) -> Any:
+    """What ``model`` gives for ``images``, keeping the activations of one part of them at a time.
+
+    ``images`` are ``views`` views of equally many images, one after the other. ``model`` gives a row for each, or a
+    tuple of such tables.
 
     A loss over pairs of half a batch is another loss, so accumulating gradients would be wrong. Here every part is
     embedded without keeping activations, the loss sees all embeddings, and on the way back each part is embedded
     again with a gradient: the gradient of the whole batch, for a second forward pass. Random masks are the same both
-    times. Batch norm sees one part at a time, so its statistics are those of ``micro_batch_size`` images.
+    times. Batch norm sees one part at a time, of all processes where it is synchronized: its statistics are those of
+    ``micro_batch_size`` views, of the same images for any number of processes.
+
+    Raises:
+        ValueError: the parts cannot be shared evenly by the processes.
     """
-    if micro_batch_size is None or micro_batch_size >= len(images):
+    parts = number_of_parts(images, micro_batch_size, views=views)
+    if parts == 1:
         return model(images)
     again = _second_pass(model)
-    parts = [
-        checkpoint(model, part, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
-        for part in images.split(micro_batch_size)
-    ]
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else tuple(map(torch.cat, zip(*parts, strict=True)))
+    return in_parts(
+        lambda part: checkpoint(model, part, use_reentrant=False, context_fn=lambda: (nullcontext(), again())),
+        images,
+        parts,
+    )
+
+
+def number_of_parts(images: Tensor, micro_batch_size: int | None, *, views: int) -> int:
+    """Into how many parts of at most ``micro_batch_size`` rows, over all processes, the batch is cut."""
+    world, own = world_size(), len(images) // views
+    rows = world * len(images)
+    parts = 1 if micro_batch_size is None else -(-rows // micro_batch_size)
+    if world > 1 and own % parts:
+        even = next((count for count in range(parts, own) if own % count == 0), own)
+        raise ValueError(
+            f"micro_batch_size {micro_batch_size} cuts the {rows} views of a batch into {parts} parts, which {world} "
+            f"processes of {own} images cannot share evenly: choose {rows // even}."
+        )
+    return parts
+
+
+def in_parts(network: Callable[[Tensor], Any], images: Tensor, parts: int) -> Any:
+    """What ``network`` gives for ``images``, seeing every ``parts``-th of them at a time.
+
+    Not consecutive ones: where each process has a number of images that ``parts`` divides, part k of all processes has
+    the images that part k of one process would have.
+    """
+    places = torch.arange(len(images), device=images.device)
+    order = torch.cat([places[first::parts] for first in range(parts)]).argsort()
+    found = [network(images[first::parts]) for first in range(parts)]
+    if isinstance(found[0], Tensor):
+        return torch.cat(found)[order]
+    return tuple(torch.cat(tables)[order] for tables in zip(*found, strict=True))
 
 
 def _second_pass(model: nn.Module) -> Any:

@@ -45,7 +45,8 @@ class MetricLearning(nn.Module):
         """Compare all views of ``batch`` by their classes."""
         if batch.labels is None:
             raise ValueError("metric learning needs labels, and these images have none: choose a data set that has.")
-        embeddings = gather_rows(embed(self.model, torch.cat(batch.views), self.micro_batch_size))
+        embeddings = embed(self.model, torch.cat(batch.views), self.micro_batch_size, views=len(batch.views))
+        embeddings = gather_rows(widen(embeddings))  # widened before: its backward adds up gradients
         labels = gather_rows(batch.labels.repeat(len(batch.views)))
         with torch.autocast(embeddings.device.type, enabled=False):
-            return {"loss": self.loss(widen(embeddings), labels) / world_size()}
+            return {"loss": self.loss(embeddings, labels) / world_size()}

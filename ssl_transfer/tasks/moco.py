@@ -27,7 +27,7 @@ from ssl_transfer.data import Batch
 from ssl_transfer.distributed import gather_rows, own_rows, world_size
 from ssl_transfer.losses.precision import full_precision, widen
 from ssl_transfer.models import EmbeddingModel, MomentumEncoder
-from ssl_transfer.tasks.embed import embed
+from ssl_transfer.tasks.embed import embed, in_parts, number_of_parts
 from ssl_transfer.tasks.queue import Queue
 
 
@@ -62,7 +62,7 @@ class MoCo(nn.Module):
         first, second = batch.views
         asking, asked = ([first, second], [second, first]) if self.symmetric else ([first], [second])
         self.key_encoder.update(self.model, momentum=self.momentum(batch.step))
-        queries = [widen(embed(self.model, view, self.micro_batch_size)) for view in asking]
+        queries = [widen(embed(self.model, view, self.micro_batch_size, views=1)) for view in asking]
         keys = [widen(_keys(self.key_encoder, view, self.micro_batch_size)) for view in asked]
         with full_precision(first.device):
             losses = [self.nt_xent(query, key) for query, key in zip(queries, keys, strict=True)]
@@ -97,7 +97,7 @@ class MoCoV3(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Contrast each view of ``batch`` with the other."""
         self.key_encoder.update(self.model, momentum=self.momentum(batch.step))
-        queries = [self.predictor(embed(self.model, view, self.micro_batch_size)) for view in batch.views]
+        queries = [self.predictor(embed(self.model, view, self.micro_batch_size, views=1)) for view in batch.views]
         keys = [gather_rows(_keys(self.key_encoder, view, self.micro_batch_size)) for view in batch.views]
         with full_precision(keys[0].device):
             return {"loss": self._contrast(queries[0], keys[1]) + self._contrast(queries[1], keys[0])}
@@ -112,5 +112,5 @@ class MoCoV3(nn.Module):
 
 @torch.no_grad()
 def _keys(encoder: MomentumEncoder, view: Tensor, micro_batch_size: int | None) -> Tensor:
-    """In the same parts as the queries, so that batch norm sees equally many images."""
-    return torch.cat([encoder(part) for part in view.split(micro_batch_size or len(view))])
+    """In the same parts as the queries, so that batch norm sees the same images."""
+    return in_parts(encoder, view, number_of_parts(view, micro_batch_size, views=1))

@@ -25,7 +25,7 @@ class SimCLR(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Contrast the two views of ``batch``."""
         # One pass over both views: batch norm sees them together, as a single process would see the whole batch.
-        projections = embed(self.model, torch.cat(batch.views), self.micro_batch_size)
+        projections = embed(self.model, torch.cat(batch.views), self.micro_batch_size, views=len(batch.views))
         with torch.autocast(projections.device.type, enabled=False):
             first, second = widen(projections).chunk(2)
             return {"loss": self.nt_xent(first, second) / world_size()}

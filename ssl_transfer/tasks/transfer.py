@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_transfer.data import Batch
+from ssl_transfer.data.transfer import to_device
 from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, world_size
 from ssl_transfer.losses import ContrastiveRepresentation, draw_negatives, seed, soft_targets
+from ssl_transfer.losses.precision import widen
 from ssl_transfer.models import Frozen
 from ssl_transfer.tasks.embed import embed
 from ssl_transfer.tasks.queue import pushed
@@ -27,7 +29,8 @@ class Transfer(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compare student and teacher on all views of ``batch``."""
         images = torch.cat(batch.views)
-        return {"loss": self.compare(embed(self.model, images, self.micro_batch_size), images, batch)}
+        student = embed(self.model, images, self.micro_batch_size, views=len(batch.views))
+        return {"loss": self.compare(student, images, batch)}
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """This process's share of the weighted loss; ``student`` is what the student makes of ``images``."""
@@ -61,7 +64,7 @@ class RelationalTransfer(Transfer):
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """The loss of this process's rows among those of all."""
-        student, teacher = gather_rows(student), gather_rows(self.taught(images, batch))
+        student, teacher = _gathered(student), _gathered(self.taught(images, batch))
         told = {"image": gather_rows(_image_of_each_row(batch))} if self.tell_images else {}
         return self.weight * self.loss(student, teacher, anchors=own_rows(len(images)), **told)
 
@@ -96,8 +99,7 @@ class SEED(Transfer):
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """Compare similarities to the queue, then push the teacher's rows into it."""
-        student = gather_rows(self.adapter(student))
-        teacher = gather_rows(self.taught(images, batch))
+        student, teacher = _gathered(self.adapter(student)), _gathered(self.taught(images, batch))
         loss = seed(student, teacher, self.queue, **self.temperatures, anchors=own_rows(len(images)))
         self.queue = pushed(self.queue, teacher, len(batch.views))
         return self.weight * loss
@@ -129,11 +131,11 @@ class CRD(Transfer):
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """Contrast the features of ``batch`` with both memories, then update them."""
-        student, teacher = gather_rows(student), gather_rows(self.taught(images, batch))
+        student, teacher = _gathered(student), _gathered(self.taught(images, batch))
         image = gather_rows(_image_of_each_row(batch))
         generator = torch.Generator().manual_seed((self.seed << 32) + batch.step)
         drawn = draw_negatives(len(student), self.negatives, self.dataset_size, generator)
-        negatives = drawn[single_process_order(len(student), len(batch.views))].to(student.device)
+        negatives = to_device(drawn[single_process_order(len(student), len(batch.views))], student.device)
         return self.weight * self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
 
 
@@ -195,6 +197,11 @@ class SoftTargets(Transfer):
         student, teacher = self.adapter(student), self.taught(images, batch)
         rows = world_size() * len(images)
         return self.weight * soft_targets(student, teacher, temperature=self.temperature, rows=rows)
+
+
+def _gathered(rows: Tensor) -> Tensor:
+    """The rows of all processes, widened before: the gather's backward adds up what all of them found for a row."""
+    return gather_rows(widen(rows))
 
 
 def _image_of_each_row(batch: Batch) -> Tensor:

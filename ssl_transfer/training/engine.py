@@ -124,6 +124,7 @@ def fit(
                     )
     finally:
         report.close()
+    accelerator.free_memory()  # it holds on to what it prepared, and perhaps a student is trained next
     return Outcome(max(total_steps, first_step), seconds_before + log.seconds, log.mean_images_per_second)
 
 

@@ -55,7 +55,8 @@ class TeacherMemory:
         paths = [self.folder / f"{view_id}.bin" for view_id in range(view_ids)]
         self.folder.mkdir(parents=True, exist_ok=True)
         _check_room(self.folder, sum(images * row.itemsize for path in paths if not path.exists()))
-        write_text(self.folder / "key.json", content + "\n")
+        if not (self.folder / "key.json").exists():
+            write_text(self.folder / "key.json", content + "\n")
         self._files = [_map(path, row, images) for path in paths]
 
     def has(self, view_id: int, index: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:

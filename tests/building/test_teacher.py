@@ -1,5 +1,7 @@
 """Which teacher a recipe names, and what it brings along."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -8,8 +10,10 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from ssl_transfer import config
+from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.building.teacher import open_teacher, teacher_name
 from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, save_model
+from ssl_transfer.data import load_images
 from ssl_transfer.models import timm_pretrained, torchvision_pretrained
 
 HALF = (0.5, 0.5, 0.5)
@@ -195,3 +199,26 @@ def test_what_does_not_go_together_is_told_by_the_recipe(keys, words):
 
 def test_a_teacher_written_before_these_keys_keeps_its_identity():
     assert config.Teacher(timm="resnet18").model_dump(exclude_none=True) == {"timm": "resnet18", "output": "features"}
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "{kind: simclr, projection_dim: 8}",
+        "{kind: moco, projection_dim: 8}",
+        "{kind: moco_v3, projection_dim: 8, hidden_dim: 8}",
+        "{kind: metric}",
+        "{kind: classify}",
+        "{kind: pkt, teacher: {timm: resnet18}}",
+        "{kind: pkt, teacher: {timm: resnet18}, labels: true}",
+    ],
+)
+@pytest.mark.parametrize("width", ["null", "8"])
+def test_a_model_gives_the_outputs_that_its_recipe_announces(recipes, task, width):
+    simclr = recipes / "digits" / "simclr.yaml"
+    head = width if task.startswith(("{kind: metric", "{kind: pkt")) and "labels" not in task else "null"
+    recipe = config.load(simclr, [f"task={task}", f"model.embedding_dim={head}", "score=[]"])
+    images = load_images("digits", Path(), split="test", download=False)
+    model = untrained(recipe, model_spec(recipe, images)).eval()
+    with torch.no_grad():
+        assert list(model.outputs(images.pixels[:2].float() / 255)) == recipe.outputs

@@ -4,6 +4,8 @@ import sys
 import pytest
 import torch
 
+from ssl_transfer.data import batches
+from ssl_transfer.data import images as held
 from ssl_transfer.data.augment import Augment
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.images import Images
@@ -91,3 +93,11 @@ def test_an_impossible_batch_size_is_refused_with_both_numbers(images, options, 
 def test_presets_load_without_torch():
     code = "import sys, ssl_transfer.data.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_rows_go_to_the_device_without_waiting_for_it(images, monkeypatch):
+    sent = []
+    for module in (batches, held):
+        monkeypatch.setattr(module, "to_device", lambda rows, device: sent.append(device) or rows)
+    Batches(images, VIEWS, seed=0, batch_size=12).batch(0)
+    assert len(sent) == 2  # for the labels, and for the pixels

@@ -80,6 +80,15 @@ def test_a_class_that_some_images_lack_is_an_error(tmp_path, picture):
         load(tmp_path)
 
 
+def test_a_negative_class_is_none(tmp_path, picture):
+    members = {"1.jpg": encoded(picture()), "1.cls": b"-1", "2.jpg": encoded(picture()), "2.cls": b"-1"}
+    write_tar(tmp_path / "train.tar", members)
+    assert load(tmp_path).labels is None
+    write_tar(tmp_path / "train.tar", members | {"2.cls": b"0"})
+    with pytest.raises(ValueError, match=r"1 of 2 images .* have no class, the first is 1\.jpg: .* of 0 or more"):
+        load(tmp_path)
+
+
 def test_missing_shards_say_where_was_looked(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"no tar file for split train: looked for {tmp_path}/train, .*"):
         load(tmp_path)

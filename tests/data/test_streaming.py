@@ -8,6 +8,7 @@ import torch
 from ssl_transfer.data.augment import Augment
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.datasets import load_images
+from ssl_transfer.data.pictures import Files
 
 VIEWS = [Augment(16, crop_scale=(0.3, 1.0), flip=0.5)] * 2
 
@@ -90,6 +91,11 @@ def test_rows_parts_subsets_and_middles_are_those_of_resident_pixels(tree):
         assert torch.equal(torch.cat(list(ours.parts(slice(1, 71), size=33))), theirs.pixels[1:71])
 
 
+def test_no_rows_are_no_parts(tree):
+    for images in (load(tree), load(tree, resident=False)):
+        assert not list(images.parts(slice(90, 90), size=33))  # what a process beyond the last image asks for
+
+
 def test_images_beyond_the_limit_are_streamed_unless_told_otherwise(tree, monkeypatch):
     assert load(tree).resident
     monkeypatch.setattr("ssl_transfer.data.opening.RESIDENT_LIMIT", 90 * 3 * 20 * 20 - 1)
@@ -139,6 +145,21 @@ def test_files_are_checked_once_and_again_when_one_has_changed(tree, tmp_path_fa
     os.utime(broken)
     for _ in range(2):
         assert len(load(tree, resident=False, memory=memory, on_error="skip")) == 89
+
+
+def test_a_file_that_cannot_be_read_is_not_remembered_as_broken(tree, tmp_path_factory, monkeypatch):
+    memory, read = tmp_path_factory.mktemp("memory"), Files.read
+
+    def fail(files, place):
+        if files.paths[place].endswith("04.jpg"):
+            raise OSError(5, "Input/output error")
+        return read(files, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "read", fail)
+        with pytest.raises(ValueError, match=r"04\.jpg \(cannot be read: .*Input/output error"):
+            load(tree, resident=False, memory=memory)
+    assert len(load(tree, resident=False, memory=memory)) == 90
 
 
 def test_a_file_that_breaks_during_training_is_named(tree):

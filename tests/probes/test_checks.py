@@ -22,6 +22,10 @@ def test_splits_that_fit_together_are_let_through():
         ({"test_y": torch.tensor([0, 9, 8, 1])}, r"test_y has 2 classes that are absent from train_y \(8, 9\)"),
         ({"test_x": torch.full((4, 3), torch.nan)}, "test_x has 4 of 4 rows that are not finite, the first is row 0"),
         ({"train_x": torch.ones(0, 3), "train_y": torch.arange(0)}, "train_x is empty"),
+        (
+            {"train_y": torch.ones(6, dtype=torch.int64), "test_y": torch.ones(4, dtype=torch.int64)},
+            "train_y has the class 1 alone, so there is nothing to tell apart; give images of two or more classes.",
+        ),
     ],
 )
 def test_splits_that_cannot_be_scored_are_refused_in_one_sentence(changes, message):

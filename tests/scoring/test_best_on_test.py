@@ -29,6 +29,17 @@ def test_the_epoch_is_that_of_the_best_first_recall_and_the_score_says_so(tmp_pa
     assert scores[0].protocol["chosen_epoch"] == 2
 
 
+@pytest.mark.parametrize("steps_per_epoch", [1, 2, 10])
+def test_the_chosen_epoch_is_counted_from_one_whatever_the_steps_of_an_epoch(tmp_path, steps_per_epoch):
+    lines = [
+        {"step": step, "epoch": step / steps_per_epoch, "test_recall_1": float(n == 3)}
+        for n, step in enumerate(range(steps_per_epoch - 1, 5 * steps_per_epoch, steps_per_epoch), start=1)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (score,) = best_on_test(tmp_path, "student (x)", [1])
+    assert (score.protocol["chosen_epoch"], score.protocol["epochs_measured"]) == (3, 5)
+
+
 def test_a_run_trained_without_it_is_refused(tmp_path):
     write_log(tmp_path, [])
     with pytest.raises(FileNotFoundError, match="holds no Recall@1 on the test split during training.*best_on_test"):

@@ -142,7 +142,7 @@ MISTAKES = [
     ("knn", "name one of a run or exported folder, --timm NAME, .* or --features FILE; given: none"),
     ("knn --timm resnet18 --features x.npz", "given: timm, features"),
     ("knn --timm resnet19 --dataset digits", "no network named 'resnet19' in timm: did you mean resnet1"),
-    ("knn --timm resnet18", "name the data set to score on"),
+    ("knn --timm resnet18", "such as --dataset cifar10 .with --root and, for files, --image-size"),
     ("knn nowhere --dataset digits", "nowhere holds no trained model"),
     ("knn --file model.pth --dataset digits", "--file needs --backbone"),
     ("knn --features nothing.npz", "nothing.npz"),

@@ -1,9 +1,11 @@
 """What a subject holds: features of its layer, computed once, with the protocol of their making."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from ssl_transfer.probes import extract_features
 from ssl_transfer.scoring import features, measures
@@ -39,6 +41,30 @@ def test_features_are_kept_and_computed_again_only_where_something_differs(model
     changed = make_subject("student", model, digits, cache=tmp_path)
     assert computed[2:] == [len(digits[0]), len(digits[1]), 50, len(digits[0]), len(digits[1])]
     assert not torch.equal(changed.features.test_x, first.features.test_x)
+
+    conv = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    conv.padding_mode = "reflect"  # the same weights of another network
+    adapted = make_subject("student", model, digits, cache=tmp_path)
+    assert not torch.equal(adapted.features.test_x, changed.features.test_x)
+
+
+def test_a_network_whose_features_were_kept_is_where_the_images_are_as_if_they_were_not(
+    model, digits, tmp_path, monkeypatch
+):
+    """On a GPU, fine-tuning a network that stayed on the CPU would fail."""
+    make_subject("student", copy.deepcopy(model), digits, cache=tmp_path)
+    moved, move = [], torch.nn.Module.to
+
+    def noting(module, *given, **options):
+        moved.append((module, *given))
+        return move(module, *given, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", noting)
+    monkeypatch.setattr(features, "extract_features", None)  # everything is read
+    network = make_subject("student", model, digits, cache=tmp_path).network
+    assert (network, digits[0].pixels.device) in moved
+    kernels = [weight for weight in network.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+    assert kernels and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
 
 
 def test_every_layer_has_its_name_and_width(model, digits):

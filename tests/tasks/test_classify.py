@@ -40,6 +40,7 @@ def transfer_with_labels(kind: str, *overrides: str) -> nn.Module:
     small = [f"task.{key}={value}" for key, value in SMALL.get(kind, {}).items()]
     output = "logits" if kind == "soft_targets" else "features"
     labels = ["task.labels=true", f"task.teacher.output={output}", "model.embedding_dim=null"]
+    labels += ["task.teacher.recipe.task={kind: classify}"]
     recipe = config.load(RECIPE, [f"task.kind={kind}", *labels, *small, *overrides])
     images = load_images("digits", Path(), split="train", download=False)
     student, teacher = classifier("cifar_resnet8", 0), classifier("tiny_convnet", 1)

@@ -14,7 +14,7 @@ from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.data import Augment, Batch, Batches, load_images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.losses.labels import ARGUMENTS, label_loss
-from ssl_transfer.tasks import MetricLearning
+from ssl_transfer.tasks import MetricLearning, metric
 from ssl_transfer.training.optim import create_optimizer
 from tests.processes import assert_same_on
 
@@ -169,3 +169,18 @@ def test_parts_give_the_gradient_of_the_whole_batch():
         task.double()(in_double(batches().batch(0)))["loss"].backward()
     for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-7, atol=1e-12, msg=name)
+
+
+def test_embeddings_are_gathered_in_float32_whatever_the_network_computes_in(monkeypatch):
+    gathered = []
+
+    def gather(rows: torch.Tensor) -> torch.Tensor:
+        gathered.append(rows.dtype)
+        return rows
+
+    monkeypatch.setattr(metric, "gather_rows", gather)
+    task = task_of("proxy_anchor")
+    with torch.autocast("cpu", torch.bfloat16):
+        task(batches().batch(0))
+        assert task.model(batches().batch(0).views[0]).dtype == torch.bfloat16
+    assert gathered == [torch.float32, torch.int64]

@@ -91,11 +91,15 @@ def sgd(task: nn.Module) -> torch.optim.Optimizer:
     return create_optimizer(task, name="sgd", lr=0.1, weight_decay=1e-3)
 
 
-def start(kind: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
-    task = task_of(kind)
+def start(kind: str, rank: int = 0, world: int = 1, **options) -> dict[str, torch.Tensor]:
+    task = task_of(kind, **options)
     if world > 1:
         synchronize_batch_norm(task)
     return train(task, sgd(task), 0, STEPS, rank, world)
+
+
+def start_in_parts(kind: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
+    return start(kind, rank, world, micro_batch_size=4 if kind == "simclr" else 2)  # three parts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,6 +142,12 @@ def test_losses_gradients_queue_and_trailing_copy_do_not_depend_on_the_number_of
     kept = [name for name in expected["symmetric moco"] if name.startswith("kept")]
     assert "kept nt_xent.memory_bank.rows" in kept and any("key_encoder" in name for name in kept)
     assert_same_on(world, start, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_batch_norm_in_parts_sees_the_same_images_on_two_processes():
+    kinds = ("simclr", "moco", "moco_v3")
+    assert_same_on(2, start_in_parts, {kind: start_in_parts(kind) for kind in kinds}, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)

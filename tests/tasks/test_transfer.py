@@ -16,7 +16,9 @@ from ssl_transfer.data import Batch, load_images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.losses.relational.rkd import rkd_distance
 from ssl_transfer.models import EmbeddingModel, Frozen
-from ssl_transfer.tasks.embed import embed
+from ssl_transfer.tasks import embed as embedding
+from ssl_transfer.tasks import queue, transfer
+from ssl_transfer.tasks.embed import embed, number_of_parts
 from tests.processes import assert_same_on
 
 KINDS = sorted(
@@ -121,6 +123,53 @@ def test_parts_give_the_gradient_of_the_whole_batch(kind):
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-6, atol=1e-12, msg=name)
 
 
+def gradients_in_parts(kind: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
+    return gradients_of_two_steps(kind, rank, world, micro_batch_size=IMAGES)  # two parts
+
+
+@pytest.mark.slow
+def test_batch_norm_in_parts_sees_the_same_images_on_three_processes():
+    expected = {kind: gradients_in_parts(kind) for kind in ("rkd", "crd", "soft_targets")}
+    assert expected["rkd"]["loss 0"] != gradients_of_two_steps("rkd")["loss 0"]  # other statistics than the whole's
+    assert_same_on(3, gradients_in_parts, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_parts_that_processes_cannot_share_evenly_are_refused_with_a_size_that_they_can(monkeypatch):
+    images = torch.zeros(2 * 6, 3)  # two views of six images on each of two processes
+    monkeypatch.setattr(embedding, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="micro_batch_size 5 cuts the 24 views of a batch into 5 parts.*choose 4"):
+        number_of_parts(images, 5, views=2)
+    assert number_of_parts(images, 4, views=2) == 6
+    with pytest.raises(ValueError, match="choose 4"):
+        number_of_parts(images, 1, views=2)
+    assert number_of_parts(images, 24, views=2) == number_of_parts(images, None, views=2) == 1
+
+
+@pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "seed", "crd"])
+def test_rows_are_gathered_in_float32_whatever_the_network_computes_in(kind, monkeypatch):
+    task, batch, gathered = task_of(kind).float(), share_of_batch(0), []
+    object.__setattr__(batch, "views", tuple(view.float() for view in batch.views))
+
+    def gather(rows: torch.Tensor) -> torch.Tensor:
+        gathered.append(rows.dtype)
+        return rows
+
+    monkeypatch.setattr(transfer, "gather_rows", gather)
+    with torch.autocast("cpu", torch.bfloat16):
+        task(batch)
+        assert task.model(batch.views[0]).dtype == task.teacher(batch.views[0]).dtype == torch.bfloat16
+    assert [dtype for dtype in gathered if dtype.is_floating_point] == [torch.float32] * 2
+
+
+def test_what_is_drawn_or_ordered_on_the_cpu_goes_to_the_device_without_waiting_for_it(monkeypatch):
+    sent = []
+    for module in (queue, transfer):
+        monkeypatch.setattr(module, "to_device", lambda rows, device: sent.append(rows.shape) or rows)
+    for kind in ("seed", "crd"):
+        task_of(kind)(share_of_batch(0))
+    assert sent == [(2 * IMAGES,), (2 * IMAGES, SMALL["crd"]["negatives"])]
+
+
 def test_parts_keep_only_one_part_of_the_activations():
     model = nn.Sequential(*(nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(20)))
 
@@ -133,7 +182,7 @@ def test_parts_keep_only_one_part_of_the_activations():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            embed(model, torch.randn(96, 64), micro_batch_size).sum()
+            embed(model, torch.randn(96, 64), micro_batch_size, views=1).sum()
         return total
 
     assert kept(8) < kept(None) / 10
@@ -142,9 +191,9 @@ def test_parts_keep_only_one_part_of_the_activations():
 def test_running_statistics_see_each_part_once():
     images = torch.randn(12, 3, 4, 4) + 2
     model, expected = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    embed(model, images, 6).sum().backward()
-    for part in images.split(6):
-        expected(part)
+    embed(model, images, 6, views=1).sum().backward()
+    for first in range(2):
+        expected(images[first::2])
     for name, buffer in expected.named_buffers():
         torch.testing.assert_close(model.get_buffer(name), buffer)
     assert model.momentum == expected.momentum
@@ -155,12 +204,12 @@ def test_dropout_masks_are_the_same_in_both_passes():
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
     images = torch.randn(6, 4)
     torch.manual_seed(4)
-    embeddings = embed(model, images, 2)
+    embeddings = embed(model, images, 2, views=1)
     student = embeddings.detach().requires_grad_()
     rkd_distance(student, images).backward()
     embeddings.backward(student.grad)
     torch.manual_seed(4)
-    expected = torch.cat([model(part) for part in images.split(2)])
+    expected = torch.stack([model(images[first::3]) for first in range(3)], dim=1).flatten(0, 1)
     torch.testing.assert_close(embeddings, expected)
     grad, model[0].weight.grad = model[0].weight.grad, None
     expected.backward(student.grad)

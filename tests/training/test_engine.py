@@ -1,6 +1,8 @@
 """The loop: resumed exactly, stopped cleanly, and never past a loss that is not finite."""
 
+import gc
 import json
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -35,14 +37,17 @@ def batch(step):
 
 
 def train(folder, *, bad_step=None, total_steps=STEPS, **options):
-    task = Toy(bad_step)
+    return train_task(Toy(bad_step), Accelerator(cpu=True), folder, total_steps=total_steps, **options)
+
+
+def train_task(task, accelerator, folder, *, total_steps=STEPS, **options):
     optimizer = create_optimizer(task, name="adamw", lr=1.0, weight_decay=0.1)
     settings = {"checkpoint_every": STEPS_PER_EPOCH, "log_every": 3, "seed": 5} | options
     outcome = fit(
         task,
         batch,
         optimizer,
-        accelerator=Accelerator(cpu=True),
+        accelerator=accelerator,
         folder=folder,
         title="toy",
         batch_size=6,
@@ -73,6 +78,17 @@ def test_a_run_stopped_after_any_step_ends_with_the_same_bits(tmp_path, stop_aft
     for name, weight in whole.items():
         assert torch.equal(weight, parts[name]), name
     assert without_speed(log(tmp_path / "parts")) == without_speed(log(tmp_path / "whole"))
+
+
+def test_what_was_trained_is_let_go_by_the_accelerator(tmp_path):
+    accelerator = Accelerator(cpu=True)
+    for name in ("teacher", "student"):
+        task = Toy()
+        gone = weakref.ref(task)
+        train_task(task, accelerator, tmp_path / name)
+        del task
+        gc.collect()
+        assert gone() is None
 
 
 def test_a_run_that_died_continues_from_its_last_checkpoint(tmp_path):

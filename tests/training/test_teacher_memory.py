@@ -6,6 +6,7 @@ from torch import nn
 
 from ssl_transfer import recipe
 from ssl_transfer.data import Augment, Batches, Images
+from ssl_transfer.models import Frozen
 from ssl_transfer.training import teacher_memory
 from ssl_transfer.training.engine import Interrupted
 from ssl_transfer.training.teacher_memory import TeacherMemory, with_teacher
@@ -99,6 +100,13 @@ def test_anything_that_decides_an_embedding_has_its_own_folder(tmp_path):
     assert memory(tmp_path, view_ids=1).folder == kept.folder  # fewer of the same
 
 
+def test_the_key_is_written_once(tmp_path):
+    key = memory(tmp_path).folder / "key.json"
+    written = key.stat().st_ino  # another file would take its place
+    memory(tmp_path)
+    assert key.stat().st_ino == written
+
+
 def test_files_that_do_not_fit_are_refused_before_they_are_made(tmp_path, monkeypatch):
     usage = teacher_memory.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(teacher_memory.shutil, "disk_usage", lambda path: usage._replace(free=100))
@@ -151,7 +159,7 @@ def test_shares_of_several_processes_fill_the_whole_and_an_interrupted_one_goes_
     assert all(memory(tmp_path).has(view_id, torch.arange(30)).all() for view_id in range(3))
 
 
-FIXED = ("data.fixed_views=2", "data.batch_size=240", "train.steps=20")  # 6 steps an epoch: views come round again
+FIXED = ("data.fixed_views=2", "data.batch_size=240", "train.steps=15")  # 6 steps an epoch: views come round again
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +189,20 @@ def test_memory_in_half_precision_changes_a_run_by_rounding_alone(without_memory
     first, expected = losses(tmp_path / "digits-transfer"), losses(without_memory)
     torch.testing.assert_close(first[:3], expected[:3], rtol=1e-3, atol=0)
     torch.testing.assert_close(first, expected, rtol=2e-2, atol=0)  # rounding, grown by twenty steps
+
+
+@pytest.mark.slow
+def test_a_remembered_teacher_is_no_part_of_what_is_trained(tmp_path, monkeypatch):
+    frozen, fit = [], recipe.fit
+
+    def watch(task, *arguments, **options):
+        frozen.append([name for name, part in task.named_modules() if isinstance(part, Frozen)])
+        return fit(task, *arguments, **options)
+
+    monkeypatch.setattr(recipe, "fit", watch)
+    recipe.run(load(tmp_path, *FIXED, "train.steps=1"))
+    recipe.run(load(tmp_path, *FIXED, "train.steps=1", "name=asking", "task.teacher.memory=none"))
+    assert frozen == [[], [], ["teacher"]]  # of the teacher's own training, of the student's, of one that asks it
 
 
 @pytest.mark.slow

@@ -1,0 +1,56 @@
+"""One process at a time in a folder: the system's lock of a file, which ends with the process that holds it."""
+
+import fcntl
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+_NAME = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, while_waiting: Callable[[int], None] = lambda seconds: None) -> Iterator[None]:
+    """Hold the lock of ``folder``, once no other process does.
+
+    ``while_waiting`` is told each second for how many it has waited, and may raise. Where files cannot be locked, as on
+    some network file systems or in somebody else's folder, no one waits.
+    """
+    try:
+        file = (folder / _NAME).open("a")
+    except OSError:
+        file = None
+    if file is None:
+        yield
+        return
+    with file:
+        for seconds in itertools.count():
+            if _take(file) is not False:
+                break
+            while_waiting(seconds)
+            time.sleep(1)
+        yield
+
+
+def is_free(folder: Path) -> bool:
+    """Whether no process holds the lock of ``folder``; not where files cannot be locked, since nobody knows."""
+    try:
+        with (folder / _NAME).open("r+") as file:
+            return _take(file) is True
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _take(file: IO[str]) -> bool | None:
+    """Whether the lock is ours now; None where files cannot be locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True

@@ -1,0 +1,76 @@
+"""Which images a recipe trains on, learns labels from and scores, and how their classes are numbered."""
+
+import argparse
+from functools import partial
+
+import pytest
+import torch
+from PIL import Image
+
+from ssl_transfer import config
+from ssl_transfer.building.data import list_images, open_images, scored_splits
+from ssl_transfer.context import Context
+from ssl_transfer.data.pictures import Pictures
+from ssl_transfer.scoring import program
+
+RECIPE = """
+name: photos
+seed: 0
+data: {{dataset: folder, root: {root}, image_size: 8, train: small, split: big, batch_size: 4, augment: digits}}
+model: {{backbone: tiny_convnet}}
+task: {{kind: simclr, projection_dim: 8}}
+optim: {{name: adamw, lr: 1.0e-3}}
+train: {{epochs: 1, precision: full, cpu_threads: 1, runs: {root}/runs}}
+score: []
+"""
+SIZES = {"big": (("ash", "beech", "cedar"), 6), "small": (("ash", "cedar"), 5), "test": (("cedar", "ash"), 4)}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three trees to train on, two of which are in the labeled and the test split."""
+    for split, (trees, count) in SIZES.items():
+        for tree in trees:
+            (tmp_path / split / tree).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (9, 9), (number, len(tree), 0)).save(tmp_path / split / tree / f"{number}.png")
+    (tmp_path / "photos.yaml").write_text(RECIPE.format(root=tmp_path))
+    return tmp_path
+
+
+def test_a_number_of_images_limits_the_split_that_is_trained_on_and_no_other(photos):
+    given = config.load(photos / "photos.yaml", ["data.images=7"])
+    context = Context.start(given)
+    sizes = {"training": 7, "train": 10, "test": 8}
+    assert {part: len(open_images(given, part, context)) for part in sizes} == sizes
+    assert {part: len(list_images(given, part)) for part in sizes} == sizes
+    same = config.load(photos / "photos.yaml", ["data.images=7", "data.split=small"])
+    assert {part: len(list_images(same, part)) for part in sizes} == sizes | {"train": 7}
+
+
+@pytest.mark.parametrize(("split", "count"), [("big", 10), ("small", 7)])
+def test_a_program_scores_on_the_images_that_the_run_was_scored_on(photos, split, count):
+    given = config.load(photos / "photos.yaml", ["data.images=7", f"data.split={split}"])
+    (photos / "recipe.yaml").write_text(config.dump(given))
+    train, test = program._splits(photos, argparse.Namespace(dataset=None, root=None, image_size=None))
+    assert (train.split, len(train), test.split, len(test)) == ("small", count, "test", 8)
+    assert train.fingerprint == open_images(given, "train", Context.start(given)).fingerprint
+
+
+def test_images_are_listed_without_reading_one(photos, monkeypatch):
+    given = config.load(photos / "photos.yaml")
+    opened = open_images(given, "test", Context.start(given))
+    monkeypatch.setattr(Pictures, "decode", None)
+    listed = list_images(given, "test")
+    assert torch.equal(listed.labels, opened.labels) and listed.class_names == opened.class_names
+
+
+def test_a_classifier_is_scored_by_the_numbers_that_it_learned(photos):
+    plain = config.load(photos / "photos.yaml")
+    train, test = scored_splits(plain, partial(list_images, plain))
+    assert train.labels.unique().tolist() == test.labels.unique().tolist() == [0, 1]
+    learned = config.load(photos / "photos.yaml", ["task={kind: classify}"])
+    train, test = scored_splits(learned, partial(list_images, learned))
+    numbers = {name: number for number, name in enumerate(list_images(learned, "training").class_names)}
+    assert train.labels.unique().tolist() == test.labels.unique().tolist() == [numbers["ash"], numbers["cedar"]]
+    assert test.class_names[int(test.labels[0])] == "ash" and test.classes == 3

@@ -1,0 +1,72 @@
+"""Where a recipe runs: its own arithmetic, whatever the machine is configured for, and time to wait."""
+
+from datetime import timedelta
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import DynamoBackend
+
+from ssl_transfer import config
+from ssl_transfer.context import Context
+from ssl_transfer.scoring import program
+from tests.test_config import PRETRAIN
+
+
+@pytest.fixture
+def load(tmp_path):
+    (tmp_path / "small.yaml").write_text(PRETRAIN)
+    return lambda *overrides: config.load(tmp_path / "small.yaml", [f"train.runs={tmp_path / 'runs'}", *overrides])
+
+
+@pytest.fixture
+def first_of_the_process():
+    """accelerate as it is in a new process."""
+
+    def reset():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+
+    reset()
+    yield
+    reset()
+
+
+def test_the_machines_configuration_does_not_change_the_recipes_arithmetic(load, monkeypatch, first_of_the_process):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "EAGER")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    accelerator = Context.start(load()).accelerator
+    assert accelerator.mixed_precision == "no" and not accelerator.native_amp
+    assert accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+    assert accelerator.gradient_accumulation_steps == 1
+
+
+def test_processes_wait_for_days_for_one_that_scores(load, monkeypatch, first_of_the_process):
+    assert Context.start(load()).accelerator.init_handler.to_kwargs()["timeout"] >= timedelta(days=1)
+
+    asked = []
+
+    def state(*arguments, **options):
+        asked.append(options)
+        return PartialState(*arguments, **options)
+
+    monkeypatch.setattr(program, "PartialState", state)
+    monkeypatch.setattr("sys.argv", ["knn.py", "--features", "nothing.npz"])
+    with pytest.raises(SystemExit):
+        program.evaluate("k nearest neighbours", lambda subject, given: [])
+    assert asked[0]["timeout"] >= timedelta(days=1)  # only the first sets the processes up
+
+
+def test_another_recipe_has_its_own_arithmetic_and_leaves_it_behind(load):
+    def products():
+        return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision]
+
+    context = Context.start(load("train.precision=bf16"))
+    assert products() == ["tf32", "tf32"]
+    with pytest.raises(ZeroDivisionError), context.arithmetic_of(load("train.precision=full")) as own:
+        assert (own.precision, own.layout) == (torch.float32, torch.contiguous_format)
+        assert products() == ["ieee", "ieee"] and own.accelerator is context.accelerator
+        raise ZeroDivisionError
+    assert products() == ["tf32", "tf32"]
+    assert (context.precision, context.layout) == (torch.bfloat16, torch.channels_last)
