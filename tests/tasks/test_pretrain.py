@@ -261,7 +261,8 @@ def test_two_views_and_a_projection_are_asked_for(kind):
 # Whole runs, as a person starts them.
 # Few steps of plain SGD: in float32 a rounding flips a ReLU here and there, and AdamW makes a step of a rounding.
 FEW = ["data.batch_size=96", "train.steps=5", "train.precision=full", "train.cpu_threads=1", "score=[]"]
-FEW += ["optim.name=sgd", "optim.lr=3.0e-3", "optim.warmup_epochs=0", "optim.lars=null"]
+# A small rate: rounding can put an activation on the other side of a ReLU's kink, and what follows grows with the rate.
+FEW += ["optim.name=sgd", "optim.lr=1.0e-3", "optim.warmup_epochs=0", "optim.lars=null"]
 KIND = {"moco": ["task.queue_size=200"], "moco_v3": ["task.kind=moco_v3", "task.hidden_dim=32"]}
 
 

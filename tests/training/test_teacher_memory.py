@@ -179,7 +179,7 @@ def test_a_run_that_remembers_ends_with_the_bits_of_one_that_does_not(without_me
     assert all(torch.equal(weight, found[name]) for name, weight in weights(without_memory).items())
     assert torch.equal(losses(tmp_path / "digits-transfer"), losses(without_memory))
     said = " ".join(capsys.readouterr().out.split())
-    assert "the teacher saw 5,768 views; without memory it would see 9,600 in the whole run" in said
+    assert "the teacher saw 5,768 views; without memory it would see 7,200 in the whole run" in said
     assert "the teacher saw 0 views" in said  # when it went on
 
 
