@@ -53,7 +53,10 @@ def labels(found: Sequence[Settings]) -> list[str]:
 
 def _label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
     kind, *others = shown
-    return " ".join([method[kind], *(f"{key.removeprefix('task.')}={method.get(key)}" for key in others)])
+    given = (
+        f"{key.removeprefix('task.')}={method[key]}" for key in others if key in method
+    )  # not all methods have all
+    return " ".join([method[kind], *given])
 
 
 def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
