@@ -84,14 +84,11 @@ def measure(given: argparse.Namespace, backbone: str) -> list[dict]:
         f"{given.rounds} rounds of {given.steps} steps"
     )
     candidates = {", ".join(changes) or "plain": candidate(given, backbone, changes) for changes in CANDIDATES}
-    first = {name: steps() for name, steps in candidates.items()}  # warms up, and compiles
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(given.rounds):
-        for name, steps in candidates.items():
-            rates[name].append(given.steps * given.batch_size / steps())
+    first, seconds = recording.turn_about(candidates, given.rounds)
     rows = []
-    for name, found in rates.items():
-        of_plain = median(one / plain for one, plain in zip(found, rates["plain"], strict=True))
+    for name in candidates:
+        found = [given.steps * given.batch_size / taken for taken in seconds[name]]
+        of_plain = median(plain / taken for taken, plain in zip(seconds[name], seconds["plain"], strict=True))
         row = dict(
             backbone=backbone,
             candidate=name,

@@ -14,6 +14,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from statistics import median
 
@@ -179,22 +180,19 @@ def main() -> None:
         pixels = tiles(size)
         given = pixels, size, options.batch_size, options.device, options.workers
         memory = {c.__name__: recording.extra_memory_alone(c, *given, device=options.device) for c in candidates}
-        epochs = {c.__name__: c(*given) for c in candidates}
-        first_seconds = {name: COUNT * 2 / views_per_second(epoch, options.device) for name, epoch in epochs.items()}
-        rates: dict[str, list[float]] = {name: [] for name in epochs}
-        for _ in range(options.rounds):
-            for name, epoch in epochs.items():
-                rates[name].append(views_per_second(epoch, options.device))
+        epochs = {c.__name__: partial(views_per_second, c(*given), options.device) for c in candidates}
+        first, rates = recording.turn_about(epochs, options.rounds)
         best = median(rates["ours"])
         print(f"\n{size} px, {options.device}, batch {options.batch_size}, {torch.get_num_threads()} thread(s)")
         for name, values in rates.items():
             row = dict(size=size, candidate=name, views_per_second=median(values), ours_is_faster=best / median(values))
             row |= dict(lowest=min(values), highest=max(values), extra_memory_mib=memory[name])
-            results.append(row | dict(first_round_seconds=first_seconds[name]))
+            row |= dict(first_round_seconds=COUNT * 2 / first[name])
+            results.append(row)
             print(
                 f"  {name:13s} {median(values):10,.0f} views/s   ours is {best / median(values):5.1f}x"
                 f"   {memory[name]:6.0f} MiB   ({min(values):,.0f} to {max(values):,.0f}; first round "
-                f"{first_seconds[name]:.1f} s)"
+                f"{row['first_round_seconds']:.1f} s)"
             )
 
     recording.write("data", options, results=results)

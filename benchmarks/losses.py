@@ -99,15 +99,11 @@ def interleaved(works: dict[str, Callable[[], object]], device: str, budget: flo
     return times
 
 
-def extra_memory_cuda(loss: Loss, n: int, width: int) -> int:
-    """The allocator's peak above what the inputs take."""
-    student, teacher = inputs(n, width, "cuda")
-    step(loss, *inputs(64, width, "cuda"))  # the matmul library keeps a workspace
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    step(loss, student, teacher)
-    return torch.cuda.max_memory_allocated() - before
+def extra_memory(loss: Loss, n: int, width: int, device: str) -> int:
+    """Bytes that a step needs at its peak above what the inputs take."""
+    student, teacher = inputs(n, width, device)
+    step(loss, *inputs(64, width, device))  # the matmul library keeps a workspace
+    return round(recording.extra_memory(lambda: step(loss, student, teacher), device) * recording.MIB)
 
 
 def extra_memory_cpu(name: str, n: int, arguments: argparse.Namespace) -> int:
@@ -122,11 +118,7 @@ def extra_memory_cpu(name: str, n: int, arguments: argparse.Namespace) -> int:
 def measure_here(arguments: argparse.Namespace) -> None:
     """Print the extra peak memory of one candidate at one n in this process."""
     loss = candidates(arguments)[arguments.measure]
-    student, teacher = inputs(arguments.n[0], arguments.width, "cpu")
-    step(loss, *inputs(64, arguments.width, "cpu"))
-    before = recording.resident("VmRSS")
-    step(loss, student, teacher)
-    print(max(recording.resident("VmHWM") - before, 0))
+    print(extra_memory(loss, arguments.n[0], arguments.width, "cpu"))
 
 
 def matmul(device: str) -> tuple[Callable[[], object], float]:
@@ -149,7 +141,9 @@ def compare(n: int, arguments: argparse.Namespace) -> list[dict]:
     needed = 2 * n**2 * 4 * width
     rows = []
     for name, found in times.items():
-        memory = extra_memory_cuda(kept[name], n, width) if device == "cuda" else extra_memory_cpu(name, n, arguments)
+        memory = (
+            extra_memory(kept[name], n, width, device) if device == "cuda" else extra_memory_cpu(name, n, arguments)
+        )
         rows.append(
             {
                 "candidate": name,

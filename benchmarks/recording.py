@@ -3,7 +3,7 @@
 import argparse
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -12,6 +12,18 @@ from pathlib import Path
 import torch
 
 MIB = 2**20
+
+
+def turn_about(
+    candidates: Mapping[str, Callable[[], float]], rounds: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """What each candidate returns at first, while it warms up and compiles, and then in each of ``rounds`` rounds."""
+    first = {name: measure() for name, measure in candidates.items()}
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, measure in candidates.items():
+            found[name].append(measure())
+    return first, found
 
 
 def machine(device: str) -> str:

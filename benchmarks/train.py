@@ -152,21 +152,17 @@ def main() -> None:
     makers = (constant, ours, ours_compiled, lightly)
     memory = {c.__name__: recording.extra_memory_alone(c, given, pixels, device=given.device) for c in makers}
     candidates = {c.__name__: c(given, pixels) for c in makers}
-    rates: dict[str, list[float]] = {name: [] for name in candidates}
-    for number in range(given.rounds + 1):
-        for name, steps in candidates.items():
-            with contextlib.redirect_stdout(None):
-                seconds = steps()
-            if number:  # the first round warms up, and compiles
-                rates[name].append(given.steps * given.batch_size / seconds)
+    with contextlib.redirect_stdout(None):
+        _, seconds = recording.turn_about(candidates, given.rounds)
 
     print(
         f"{given.backbone}, {SIZE} px, batch {given.batch_size}, {given.precision}, {given.device}, "
         f"{torch.get_num_threads()} threads, {given.workers} workers, {given.rounds} rounds of {given.steps} steps"
     )
     results = []
-    for name, found in rates.items():
-        of_ceiling = median(one / ceiling for one, ceiling in zip(found, rates["constant"], strict=True))
+    for name in candidates:
+        found = [given.steps * given.batch_size / taken for taken in seconds[name]]
+        of_ceiling = median(ceiling / taken for taken, ceiling in zip(seconds[name], seconds["constant"], strict=True))
         results.append(
             dict(
                 candidate=name,

@@ -49,7 +49,8 @@ def scored_splits(recipe: config.Recipe, open_part: Callable[[Part], Images]) ->
     A model's own classifier has the numbers of the images that it was trained on, so they have those.
     """
     train, test = open_part("train"), open_part("test")
-    if recipe.classifies and train.class_names is not None:
+    splits = recipe.data.splits
+    if recipe.classifies and train.class_names is not None and splits["training"] != splits["train"]:
         train = train.numbered_like(list_images(recipe, "training"))
     return train, test.numbered_like(train)
 

@@ -52,12 +52,11 @@ def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
         beside = summary[(summary["metric"] == metric) & ~summary["role"].isin(("student", "trained"))]
         for (_, row), style in zip(beside.iterrows(), ("-", "--", ":", "-.") * len(beside), strict=False):
             axes.axvline(100 * row["mean"], color=_INK, linestyle=style, linewidth=1, label=row["label"])
+        # In numbers too: bars begin at 0, where a few points between methods are hard to see.
         beside_axes = axes.get_yaxis_transform()
         for place, value, sd in zip(places, values, 100 * scores["sd"], strict=True):
             text = "" if np.isnan(value) else f"{value:.1f}" + ("" if np.isnan(sd) else f" ± {sd:.1f}")
-            axes.text(
-                1.02, place, text, transform=beside_axes, va="center"
-            )  # bars begin at 0: small steps are hard to see
+            axes.text(1.02, place, text, transform=beside_axes, va="center")
         axes.set_yticks(places, methods)
         _plain(axes, f"{metric} [%]", "")
     panels[0].invert_yaxis()

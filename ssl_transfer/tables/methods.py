@@ -53,9 +53,8 @@ def labels(found: Sequence[Settings]) -> list[str]:
 
 def _label(method: Mapping[str, Any], shown: Sequence[str]) -> str:
     kind, *others = shown
-    given = (
-        f"{key.removeprefix('task.')}={method[key]}" for key in others if key in method
-    )  # not all methods have all
+    # Not every method has every setting, such as a loss without sigma.
+    given = (f"{key.removeprefix('task.')}={method[key]}" for key in others if key in method)
     return " ".join([method[kind], *given])
 
 

@@ -13,20 +13,26 @@ from ssl_transfer.scoring.features import compute_features
 from ssl_transfer.scoring.subject import make_subject
 
 
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """Of how many images features were computed, each time that they were."""
+    found: list[int] = []
+
+    def counting(network, pixels, **options):
+        found.append(len(pixels))
+        return extract_features(network, pixels, **options)
+
+    monkeypatch.setattr(features, "extract_features", counting)
+    return found
+
+
 def test_features_do_not_depend_on_the_batch_they_are_computed_in(model, digits):
     whole = compute_features(model, digits[1])
     alone = compute_features(model, digits[1].subset(torch.tensor([7])))
     torch.testing.assert_close(whole[7:8], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_features_are_kept_and_computed_again_only_where_something_differs(model, digits, tmp_path, monkeypatch):
-    computed = []
-
-    def counting(network, pixels, **options):
-        computed.append(len(pixels))
-        return extract_features(network, pixels, **options)
-
-    monkeypatch.setattr(features, "extract_features", counting)
+def test_features_are_kept_and_computed_again_only_where_something_differs(model, digits, computed, tmp_path):
     first = make_subject("student", model, digits, cache=tmp_path)
     again = make_subject("student", model, digits, cache=tmp_path)
     assert computed == [len(images) for images in digits]
@@ -92,14 +98,7 @@ def test_images_without_labels_can_be_compared_but_not_classified(model, digits)
         measures.knn(subject, k=[5])
 
 
-def test_features_of_training_images_that_nothing_looks_at_are_not_computed(model, digits, monkeypatch):
-    computed = []
-
-    def counting(network, pixels, **options):
-        computed.append(len(pixels))
-        return extract_features(network, pixels, **options)
-
-    monkeypatch.setattr(features, "extract_features", counting)
+def test_features_of_training_images_that_nothing_looks_at_are_not_computed(model, digits, computed):
     alone = make_subject("student", model, digits, train_features=False)
     assert computed == [len(digits[1])] and len(alone.features.train_x) == 0
     whole = make_subject("student", model, digits)
