@@ -14,7 +14,14 @@ from accelerate import PartialState
 from torch import nn
 
 from ssl_transfer import config, runs, tasks
-from ssl_transfer.building.data import build_batches, list_images, open_images, scored_part, scored_splits
+from ssl_transfer.building.data import (
+    build_batches,
+    list_images,
+    open_images,
+    open_training,
+    scored_part,
+    scored_splits,
+)
 from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.building.optimizer import build_optimizer, learning_rate
 from ssl_transfer.building.origin import check_origin
@@ -106,6 +113,7 @@ class _Built:
     """What a recipe describes, as objects on the device."""
 
     batches: Batches
+    watched: Images
     spec: ModelSpec
     model: EmbeddingModel
     average: AveragedModel | None
@@ -120,7 +128,7 @@ class _Built:
 def _build(recipe: config.Recipe, context: Context, stop: Stop) -> _Built:
     """The student first: a mistake in it should not wait for hours of teacher."""
     with user_mistakes():
-        images = open_images(recipe, "training", context)
+        images, watched = open_training(recipe, context)
         batches = build_batches(recipe, images, context)
         spec = model_spec(recipe, images)
         model = context.place(untrained(recipe, spec))
@@ -132,7 +140,7 @@ def _build(recipe: config.Recipe, context: Context, stop: Stop) -> _Built:
     if recipe.train.compile:
         model.backbone.network.compile()
     average = None if recipe.train.ema is None else AveragedModel(model)
-    return _Built(batches, spec, model, average, teacher, task)
+    return _Built(batches, watched, spec, model, average, teacher, task)
 
 
 def _fit(
@@ -190,9 +198,9 @@ def _after_step(
         after.append(partial(_follow, built.average, built.model, recipe.train.ema))
     for kind in recipe.score:
         if isinstance(kind, config.Monitor):
-            every, images = kind.every * batches.steps_per_epoch, batches.images
+            every = kind.every * batches.steps_per_epoch
             settings = {"every": every, "count": kind.images, "k": kind.k, "seed": recipe.seed}
-            after.append(Monitor(built.kept, images, batches.views, **settings))
+            after.append(Monitor(built.kept, built.watched, batches.views, **settings))
         if isinstance(kind, config.BestOnTest):
             every, images = kind.every * batches.steps_per_epoch, open_images(recipe, "test", context)
             after.append(RecallOnTest(built.kept, scored_part(recipe, images), k=kind.k, every=every))

@@ -146,7 +146,7 @@ def test_identity_is_what_decides_the_weights(small):
         "score=[{kind: linear_probe}]",
     ):
         assert identity(decides_nothing) == plain, decides_nothing
-    for decides in ("seed=1", "optim.lr=1", "train.epochs=3", "task.teacher.recipe.seed=1", "data.augment.flip=0.5"):
+    for decides in ("seed=1", "optim.lr=1", "train.epochs=3", "data.held_out=9", "task.teacher.recipe.seed=1"):
         assert identity(decides) != plain, decides
 
 
@@ -167,6 +167,11 @@ def test_differences_name_the_dotted_key_and_both_values():
             ["data.train=labeled", "data.test=labeled", "score=[{kind: finetune}]"],
             "the split labeled: name another in data.test or data.train",
         ),
+        (["data.test=held_out"], "test is held_out: say with held_out how many images of train"),
+        (
+            ["task={kind: classify}", "score=[{kind: monitor, every: 1}]"],
+            "hold some out of training with data.held_out",
+        ),
     ],
 )
 def test_contradictions_are_refused(small, overrides, words):
@@ -175,6 +180,15 @@ def test_contradictions_are_refused(small, overrides, words):
 
 def test_what_learns_nothing_may_be_scored_on_the_images_of_training(small):
     config.load(small / "small.yaml", ["data.test=train", "score=[{kind: retrieval}, {kind: clustering}]"])
+
+
+def test_probes_learn_from_the_rest_of_the_split_that_scored_images_are_held_out_of(small):
+    held_out = ["data.held_out=100", "data.test=held_out", "score=[{kind: knn}, {kind: monitor, every: 1}]"]
+    assert config.load(small / "small.yaml", held_out).data.splits["test"] == "train"
+    config.load(small / "small.yaml", [*held_out, "task={kind: classify}"])
+    birds = ["data.dataset=cub", "data.image_size=64", "score=[{kind: retrieval}, {kind: linear_probe}]"]
+    config.load(small / "small.yaml", [*held_out[:2], *birds])  # held out of the classes that are trained on
+    assert "share none" in "\n".join(problems(small / "small.yaml", *birds))
 
 
 @pytest.mark.parametrize(

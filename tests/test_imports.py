@@ -53,7 +53,7 @@ ALLOWED = {
     "scoring.monitor": {"data", "distributed", "models", "probes", "scoring.features"},
     "scoring.best_on_test": {"data", "models", "probes", "scoring.columns", "scoring.features", "scoring.scores"},
     "scoring.program": {
-        *("checkpoint", "context", "data", "errors", "files", "models", "probes", "runs"),
+        *("building.data", "checkpoint", "context", "data", "errors", "files", "models", "probes", "runs"),
         *("scoring.features", "scoring.scores", "scoring.subject"),
     },
     "views_sheet": {"data"},

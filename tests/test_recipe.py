@@ -176,7 +176,7 @@ def test_scores_compare_teacher_student_untrained_and_pixels(one_process, capsys
     assert list(table) == [(model, metric) for model in models for metric in ("kNN 5", "kNN 20", "1/class (3 draws)")]
     assert all(0 < score["value"] <= 1 for score in table.values())
     knn = table["raw pixels", "kNN 5"]
-    protocol = {"layer", "precision", "width", "data", "n_train", "n_test", "fingerprints"}
+    protocol = {"layer", "precision", "width", "data", "n_train", "n_test", "test_split", "fingerprints"}
     assert set(knn["protocol"]) == protocol | {"probe", "k", "temperature", "metric", "vote"}
     assert knn["protocol"]["k"] == 5 and knn["protocol"]["layer"] == "pixels"
     assert content["fingerprints"].keys() == {"train", "test"} and content["versions"]["torch"]

@@ -7,7 +7,7 @@ from typing import Literal
 from ssl_transfer import config
 from ssl_transfer.context import Context, cores_of_process
 from ssl_transfer.data import Augment, Batches, Images, load_images
-from ssl_transfer.data.subset import first_images
+from ssl_transfer.data.subset import held_out_images, learned_images
 
 # What is trained on, what probes learn from, and what is scored.
 Part = Literal["training", "train", "test"]
@@ -15,18 +15,39 @@ Part = Literal["training", "train", "test"]
 
 def open_images(recipe: config.Recipe, part: Part, context: Context) -> Images:
     """The images that are trained on, or whose labels probes learn from, or that are scored; on the device."""
-    images = context.main_first(lambda: _load(recipe, part))  # one process downloads, the others find the files
+    images = context.main_first(lambda: read_images(recipe, part))  # one process downloads, the others find the files
     return images.to(context.device)
+
+
+def open_training(recipe: config.Recipe, context: Context) -> tuple[Images, Images]:
+    """The images that are trained on, and those that a monitor looks at: held out of them, or the same."""
+    data = recipe.data
+    whole = context.main_first(lambda: _load(recipe, "training"))
+    trained_on = _seen(data, "training", whole).to(context.device)
+    return trained_on, trained_on if data.held_out is None else held_out_images(whole, data.held_out).to(context.device)
 
 
 def list_images(recipe: config.Recipe, part: Part) -> Images:
     """The same images to ask for their number and labels: those of files are neither decoded nor checked."""
-    return _load(recipe, part, decode=False)
+    return _seen(recipe.data, part, _load(recipe, part, decode=False))
+
+
+def read_images(recipe: config.Recipe, part: Part) -> Images:
+    """The same images without a run around them."""
+    return _seen(recipe.data, part, _load(recipe, part))
+
+
+def _seen(data: config.Data, part: Part, split: Images) -> Images:
+    """Those images of a whole split that are the part."""
+    if data.sees_all(part):
+        return split
+    held_out = data.held_out or 0
+    return held_out_images(split, held_out) if part == "test" else learned_images(split, data.images, held_out)
 
 
 def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
     data = recipe.data
-    images = load_images(
+    return load_images(
         data.dataset,
         Path(data.root),
         split=data.splits[part],
@@ -39,8 +60,6 @@ def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
         train_classes=data.train_classes,
         decode=decode,
     )
-    count = data.count(part)
-    return images if count is None else first_images(images, count)
 
 
 def scored_splits(recipe: config.Recipe, open_part: Callable[[Part], Images]) -> tuple[Images, Images]:

@@ -8,6 +8,8 @@ from ssl_transfer.config.fields import Count, NotNegative, Probability, Range, S
 from ssl_transfer.config.messages import suggest
 from ssl_transfer.data.presets import PRESETS
 
+HELD_OUT = "held_out"  # as ``test``: what ``held_out`` keeps from training
+
 
 def _known_preset(name: str) -> str:
     if name not in PRESETS:
@@ -65,6 +67,7 @@ class Data(Section):
     crop_size: Count | None = None  # side of a view, and of the middle that is scored; null: the whole image
     train_classes: Count | None = None  # of a folder: so many of its sorted classes train, the others are for testing
     images: Count | None = None  # train on so many, the same whatever the seed; null: on all
+    held_out: Count | None = None  # of the split that is trained on: for monitor, and for scores with test: held_out
     batch_size: Annotated[int, Field(ge=2)]  # images per step over all processes
     per_class: Count | None = None  # images of a class in a batch; null: an epoch visits every image once
     views: Count = 2
@@ -88,18 +91,30 @@ class Data(Section):
             raise ValueError(f"train_classes is for dataset folder: {self.dataset} has a split of its own")
         if self.per_class is not None and self.batch_size % self.per_class:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of per_class {self.per_class}")
+        if self.test == HELD_OUT and self.held_out is None and not decoded:
+            raise ValueError(f"test is {HELD_OUT}: say with held_out how many images of {self.splits['training']}")
         return self
 
     @property
-    def splits(self) -> dict[str, str]:
-        """The split that is ``training``, the one whose labels probes learn from (``train``), and the ``test`` one."""
-        train = self.train or "train"
-        return {"training": self.split or train, "train": train, "test": self.test or "test"}
+    def tests_held_out(self) -> bool:
+        """Whether scores are of the images held out of those that are trained on, and the test split is left alone."""
+        return self.test == HELD_OUT and self.held_out is not None
 
-    def count(self, part: str) -> int | None:
-        """How many images of a part are seen, None for all: ``images`` limits the split that is trained on alone."""
-        limited = part != "test" and self.splits[part] == self.splits["training"]
-        return self.images if limited else None
+    @property
+    def splits(self) -> dict[str, str]:
+        """The split that is ``training``, the one whose labels probes learn from (``train``), and the ``test`` one.
+
+        One split can be of several parts, which share no image of it but ``training`` and ``train``.
+        """
+        train = self.train or "train"
+        training = self.split or train
+        return {"training": training, "train": train, "test": training if self.tests_held_out else self.test or "test"}
+
+    def sees_all(self, part: str) -> bool:
+        """Whether a part is a whole split: ``images`` and ``held_out`` limit what is learned from the trained one."""
+        if part == "test":
+            return not self.tests_held_out
+        return self.images is self.held_out is None or self.splits[part] != self.splits["training"]
 
     def share_classes(self, one: str, other: str) -> bool:
         """Whether two splits are of the same classes, which those of metric learning, train and all others, are not."""

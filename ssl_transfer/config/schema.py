@@ -10,8 +10,8 @@ from ssl_transfer.config.data import Data
 from ssl_transfer.config.fields import Section
 from ssl_transfer.config.messages import short
 from ssl_transfer.config.model import Model, Teacher
-from ssl_transfer.config.scores import LEARNING, Classification, Scores
-from ssl_transfer.config.tasks import Pretraining, Task
+from ssl_transfer.config.scores import LEARNING, Classification, Monitor, Scores
+from ssl_transfer.config.tasks import Metric, Pretraining, Task
 from ssl_transfer.config.training import Optim, Train
 
 
@@ -31,6 +31,11 @@ class Recipe(Section):
     def classifies(self) -> bool:
         """Whether the model ends in a classifier that learns labels."""
         return self.task.kind == "classify" or getattr(self.task, "labels", None) is not None
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether the labels of the images that are trained on decide anything of the model."""
+        return self.classifies or isinstance(self.task, Metric)
 
     @property
     def teacher(self) -> Teacher | None:
@@ -74,16 +79,22 @@ class Recipe(Section):
 
     def _refuse_other_folds(self) -> None:
         data = self.data
-        if data.dataset != "stl10" or data.train not in (None, "train") or data.images is not None:
+        if data.dataset != "stl10" or data.train not in (None, "train") or not data.sees_all("train"):
             raise ValueError(
                 f"folds are predefined in stl10's split train alone, the whole of it; data.dataset is {data.dataset}, "
-                f"train {data.train or 'train'}, images {data.images or 'all'}: leave out folds of score linear_probe"
+                f"train {data.train or 'train'}, images {data.images or 'all'}, held_out {data.held_out or 'none'}: "
+                "leave out folds of score linear_probe"
             )
 
     def _refuse_meaningless_scores(self) -> None:
         """What was learned from labels is scored on other images, of the same classes."""
         data, test = self.data, self.data.splits["test"]
         for kind in self.score:
+            if isinstance(kind, Monitor) and self.learns_labels and data.held_out is None:
+                raise ValueError(
+                    "score monitor would classify images whose labels the model learns: hold some out of training with "
+                    "data.held_out"
+                )
             if not isinstance(kind, (*LEARNING, Classification)):
                 continue
             learned_from = data.splits["training" if isinstance(kind, Classification) else "train"]
@@ -92,7 +103,7 @@ class Recipe(Section):
                     f"score {kind.kind} needs test images of the classes that were learned, and the splits "
                     f"{learned_from} and {test} of {data.dataset} share none: score retrieval and clustering instead"
                 )
-            if isinstance(kind, LEARNING) and learned_from == test:
+            if isinstance(kind, LEARNING) and learned_from == test and not data.tests_held_out:
                 raise ValueError(
                     f"score {kind.kind} would learn from the images that it is scored on, the split {test}: name "
                     "another in data.test or data.train"

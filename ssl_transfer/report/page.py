@@ -13,7 +13,7 @@ from typing import Any
 from ssl_transfer import config, runs
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
-from ssl_transfer.scoring.scores import Score
+from ssl_transfer.scoring.scores import Score, tested_on
 from ssl_transfer.training.progress import duration
 
 _NOT_PLOTTED = ("step", "epoch", "images_per_second", "monitor_seconds", "monitor_share")
@@ -95,7 +95,6 @@ def _table(scored: Mapping[str, Any]) -> dict[str, Any]:
     metrics = list(dict.fromkeys(score.metric for score in scores))
     cells = {(score.model, score.metric): score.percent for score in scores}
     kept = scored.get("retention", {})
-    sizes = {score.protocol.get("n_test") for score in scores}
     return {
         "metrics": metrics,
         "models": [
@@ -107,7 +106,7 @@ def _table(scored: Mapping[str, Any]) -> dict[str, Any]:
             for name in dict.fromkeys(score.model for score in scores)
         ],
         "kept": [f"{100 * kept[metric]:.0f} %" if metric in kept else "" for metric in metrics] if kept else [],
-        "split": f"{sizes.pop():,} test images" if len(sizes) == 1 and None not in sizes else "",
+        "split": tested_on(scores) if scores else "",
         "repeated": " or ".join(dict.fromkeys(score.repeated for score in scores if score.repeated is not None)),
     }
 

@@ -1,7 +1,8 @@
 """Figures that tell during training whether a model learns, and whether its embedding collapses.
 
-They look at training images only, whose labels serve to count and are learned from by nobody here; the test split is
-kept for the end. They change nothing: a copy of the model is looked at, and no random number is drawn.
+They look at images of the training split, at those held out of it where some are. Their labels serve to count, nobody
+learns from them, and the test split is kept for the end. They change nothing: a copy of the model is looked at, and no
+random number is drawn.
 """
 
 import copy
@@ -24,7 +25,7 @@ HEALTH_IMAGES = 1024
 
 
 class Monitor:
-    """Every so many steps: kNN among some training images, and the health of their embeddings.
+    """Every so many steps: kNN among some images, and the health of their embeddings.
 
     ``knn``: the share of the images that the others classify rightly, on backbone features, where there are labels.
     ``alignment`` of two views of an image and ``uniformity`` and ``effective_rank`` of the first, on what the model
@@ -65,7 +66,7 @@ class Monitor:
     def _knn(self, model: EmbeddingModel) -> dict[str, float]:
         middle = self.images.middle(self.views[0].size)
         features = compute_features(model, middle)
-        check_features(features, "the model's output for training images")
+        check_features(features, f"the model's output for {middle.name} {middle.split}")
         if middle.labels is None:
             return {}
         ((_, accuracy),) = knn_leave_one_out(features, middle.labels, k=self.k).items()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import torch
 from accelerate import PartialState
 
 from ssl_transfer import runs
+from ssl_transfer.building.data import read_images, scored_part, scored_splits
 from ssl_transfer.checkpoint import load_model
 from ssl_transfer.context import PATIENCE, device_name, versions
 from ssl_transfer.data import Images, load_images
-from ssl_transfer.data.subset import first_images
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.files import write_json
 from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
@@ -127,30 +128,26 @@ def _source(given: argparse.Namespace) -> str:
 
 def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
     """Both splits of the data set that is named, or those that the run in ``folder`` was scored on."""
+    state = PartialState(cpu=not torch.cuda.is_available())
     dataset, root = given.dataset, given.root
-    names, options = {"train": "train", "test": "test"}, {"image_size": given.image_size, "download": True}
-    crop_size = count = None
     if folder is not None and (folder / "recipe.yaml").is_file():
-        data = runs.read_recipe(folder).data
+        recipe = runs.read_recipe(folder)
+        data = recipe.data
         root = root or Path(data.root)
         if dataset in (None, data.dataset):
-            dataset, crop_size, count = data.dataset, data.crop_size, data.count("train")
-            names = {part: data.splits[part] for part in names}
-            options = {key: getattr(data, key) for key in ("download", "on_error", "resident", "train_classes")}
-            options["image_size"] = given.image_size or data.image_size
+            placed = {"root": str(root), "image_size": given.image_size or data.image_size}
+            recipe = recipe.model_copy(update={"data": data.model_copy(update=placed)})
+            with state.main_process_first():
+                splits = scored_splits(recipe, partial(read_images, recipe))
+            return [scored_part(recipe, images).to(state.device) for images in splits]
     if dataset is None:
         raise UserError(
             "name the data set to score on, such as --dataset cifar10 (with --root and, for files, --image-size)"
         )
-    state = PartialState(cpu=not torch.cuda.is_available())
+    read = partial(load_images, dataset, root or Path("data"), download=True, image_size=given.image_size)
     with state.main_process_first():
-        train, test = (load_images(dataset, root or Path("data"), split=split, **options) for split in names.values())
-    if count is not None:
-        train = first_images(train, count)
-    return [
-        (images if crop_size is None else images.middle(crop_size)).to(state.device)
-        for images in (train, test.numbered_like(train))
-    ]
+        train, test = (read(split=split) for split in ("train", "test"))
+    return [images.to(state.device) for images in (train, test.numbered_like(train))]
 
 
 def _published(kind: str, name: str, given: argparse.Namespace) -> EmbeddingModel:

@@ -46,6 +46,12 @@ def read_scores(path: Path) -> list[Score] | None:
         return None
 
 
+def tested_on(scores: Sequence[Score]) -> str:
+    """``10,000 test images``, or ``5,000 test images (held out of train)``; of the most, where scores differ in it."""
+    count, split = max((score.protocol.get("n_test", 0), score.protocol.get("test_split", "test")) for score in scores)
+    return f"{count:,} test images" + ("" if split == "test" else f" ({split})")
+
+
 def kept(scores: Sequence[Score]) -> dict[str, float]:
     """How much of its teacher's score the student has, by column; empty where there is no teacher."""
     names = {role: score.model for score in scores for role in ("student", "teacher") if score.model.startswith(role)}

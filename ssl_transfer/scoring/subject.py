@@ -72,6 +72,7 @@ def make_subject(
         "data": train.name,
         "n_train": len(train),
         "n_test": len(test),
+        "test_split": test.split,
         "fingerprints": {images.split: images.fingerprint for images in splits},
         **{what: value for what, value in key.items() if what in ("weights", "preprocessing")},
     }

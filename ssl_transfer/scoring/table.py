@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ssl_transfer.scoring.scores import Score, kept
+from ssl_transfer.scoring.scores import Score, kept, tested_on
 
 # Columns stand side by side as far as they fit into a terminal of 80 characters.
 WIDTH = 78
@@ -53,7 +53,7 @@ def _rows_of_columns(metrics: Sequence[str], cells: pd.DataFrame) -> list[list[s
 
 
 def _caption(scores: Sequence[Score]) -> str:
-    sizes = [max(score.protocol.get(key, 0) for score in scores) for key in ("n_test", "n_train")]
+    n_train = max(score.protocol.get("n_train", 0) for score in scores)
     repeated = dict.fromkeys(score.repeated for score in scores if score.repeated is not None)
     spread = f"; ± sd over {' or '.join(repeated)}" if repeated else ""
-    return f"in % on {sizes[0]:,} test images, {sizes[1]:,} training images{spread}"
+    return f"in % on {tested_on(scores)}, {n_train:,} training images{spread}"

@@ -200,8 +200,10 @@ def _published(run: Run, score: dict[str, Any]) -> published.Published | None:
     dataset, metric, role = run.recipe.data.dataset, score["metric"], _role(score)
     section = run.recipe.teacher
     teacher = section.recipe if section is not None else None
-    if any(recipe is not None and recipe.data.images is not None for recipe in (run.recipe, teacher)):
-        return None  # trained on a part of the images
+    if not run.recipe.data.sees_all("test"):
+        return None
+    if any(recipe is not None and not recipe.data.sees_all("training") for recipe in (run.recipe, teacher)):
+        return None
     if role == "trained":
         return published.find(dataset, None, _network(run.recipe), _method(run.recipe), metric)
     if teacher is None or teacher.data.dataset != dataset:

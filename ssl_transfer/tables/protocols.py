@@ -21,6 +21,7 @@ PROTOCOL = (
     "n_train",
     "n_held_out",
     "n_test",
+    "test_split",
     "n_queries",
     "metric",
     "k",

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ssl_transfer import config
-from ssl_transfer.building.data import list_images, open_images, scored_splits
+from ssl_transfer.building.data import list_images, open_images, open_training, scored_splits
 from ssl_transfer.context import Context
 from ssl_transfer.data.pictures import Pictures
 from ssl_transfer.scoring import program
@@ -46,6 +46,29 @@ def test_a_number_of_images_limits_the_split_that_is_trained_on_and_no_other(pho
     assert {part: len(list_images(given, part)) for part in sizes} == sizes
     same = config.load(photos / "photos.yaml", ["data.images=7", "data.split=small"])
     assert {part: len(list_images(same, part)) for part in sizes} == sizes | {"train": 7}
+
+
+def test_what_is_held_out_is_learned_from_by_nobody_and_can_be_scored_instead_of_the_test_split(photos):
+    given = config.load(photos / "photos.yaml", ["data.held_out=5", "data.test=held_out", "data.split=small"])
+    context = Context.start(given)
+    trained_on, watched = open_training(given, context)
+    assert (len(trained_on), len(watched)) == (5, 5)
+    assert open_images(given, "train", context).fingerprint == trained_on.fingerprint
+    scored = open_images(given, "test", context)
+    assert scored.fingerprint == watched.fingerprint and scored.split == "held out of small"
+    assert torch.equal(list_images(given, "test").labels, scored.labels)
+    colors = [{tuple(image[:, 0, 0].tolist()) for image in images.pixels} for images in (trained_on, scored)]
+    assert not colors[0] & colors[1] and len(colors[0] | colors[1]) == 10
+
+    other = config.load(photos / "photos.yaml", ["data.held_out=5"])
+    parts = {part: len(open_images(other, part, context)) for part in ("training", "train", "test")}
+    assert parts == {"training": 13, "train": 10, "test": 8}
+
+
+def test_without_anything_held_out_a_monitor_looks_at_what_is_trained_on(photos):
+    given = config.load(photos / "photos.yaml")
+    trained_on, watched = open_training(given, Context.start(given))
+    assert watched is trained_on
 
 
 @pytest.mark.parametrize(("split", "count"), [("big", 10), ("small", 7)])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_transfer import config, recipe
+from ssl_transfer.building.data import list_images
 from ssl_transfer.checkpoint import load_model
 from ssl_transfer.data import load_images
 from ssl_transfer.errors import UserError
@@ -69,8 +70,13 @@ def test_a_run_is_scored_by_the_mean_of_its_folds_in_a_column_of_their_own(stl10
     assert program("linear_probe --folds", folder) == [found | {"model": str(folder)}]
 
 
-@pytest.mark.parametrize("override", ["data.dataset=cifar10", "data.train=test", "data.images=100"])
+@pytest.mark.parametrize("override", ["dataset=cifar10", "train=test", "images=100", "held_out=100"])
 def test_other_data_are_refused_before_anything_is_read(stl10, override):
     with pytest.raises(UserError, match="folds are predefined in stl10's split train alone") as error:
-        config.load(stl10[0] / "folds.yaml", [override])
+        config.load(stl10[0] / "folds.yaml", ["data.split=train", f"data.{override}"])
     assert "leave out folds of score linear_probe" in str(error.value)
+
+
+def test_what_is_left_out_of_another_split_leaves_the_folds_whole(stl10):
+    given = config.load(stl10[0] / "folds.yaml", ["data.images=100", "data.held_out=50"])
+    assert len(list_images(given, "train").folds) == 10 and len(list_images(given, "training")) == 100

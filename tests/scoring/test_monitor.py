@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from ssl_transfer import config, recipe
 from ssl_transfer.checkpoint import ModelSpec, build_model, load_model
 from ssl_transfer.data import Augment, load_images
+from ssl_transfer.data.subset import held_out_images
 from ssl_transfer.probes import effective_rank, knn_leave_one_out, uniformity
+from ssl_transfer.probes.splits import shuffled
 from ssl_transfer.scoring.features import compute_features
 from ssl_transfer.scoring.monitor import Monitor
 from ssl_transfer.training.engine import Interrupted
@@ -32,9 +34,9 @@ SMALL = [
 ]
 
 
-def load(folder: Path, score: str = "[{kind: monitor, every: 1, images: 200, k: 5}]") -> config.Recipe:
+def load(folder: Path, *overrides: str, score: str = "[{kind: monitor, every: 1, images: 200, k: 5}]") -> config.Recipe:
     base = ROOT / "recipes" / "digits" / "simclr.yaml"
-    return config.load(base, [*SMALL, f"train.runs={folder}", f"score={score}"])
+    return config.load(base, [*SMALL, f"train.runs={folder}", f"score={score}", *overrides])
 
 
 def lines(run: Path) -> list[dict]:
@@ -82,6 +84,19 @@ def test_the_last_figures_are_those_of_the_saved_model(run):
     assert found["uniformity"] == pytest.approx(uniformity(first), rel=1e-4)
     assert found["effective_rank"] == pytest.approx(effective_rank(first), rel=1e-4)
     assert {name: found[name] for name in FIGURES} == pytest.approx(list(watched(run).values())[-1], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["{kind: simclr, projection_dim: 16}", "{kind: classify}"])
+def test_images_held_out_are_the_ones_watched(tmp_path, task):
+    folder = recipe.run(load(tmp_path, "data.held_out=242", f"task={task}"))
+    images = held_out_images(load_images("digits", Path(), split="train", download=False), 242)
+    model = load_model(folder)[0]
+    rows = shuffled(242, 0, 242)[:200].sort().values
+    features = compute_features(model, images.subset(rows))
+    expected = knn_leave_one_out(features, images.labels[rows], k=5)[5, 0.1]
+    assert lines(folder)[-1]["knn"] == pytest.approx(expected, abs=1e-9)
+    assert len(lines(folder)) == 2 * (1200 // 240)
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -21,6 +22,14 @@ def test_the_caption_says_what_a_deviation_is_over(every_score):
     print_scores(scores, "clouds", Console(file=out, width=200))
     caption = "clouds: in % on 60 test images, 120 training images; ± sd over 3 folds or 3 draws of labels"
     assert out.getvalue().splitlines()[0] == caption
+
+
+def test_the_caption_says_which_images_were_held_out(every_score):
+    _, scores = every_score
+    out = io.StringIO()
+    held_out = {"test_split": "held out of train"}
+    print_scores([replace(s, protocol=s.protocol | held_out) for s in scores], "x", Console(file=out, width=200))
+    assert out.getvalue().startswith("x: in % on 60 test images (held out of train), 120 training images")
 
 
 def test_no_scores_are_said_to_be_none():

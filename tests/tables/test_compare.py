@@ -219,7 +219,7 @@ def test_published_numbers_stand_beside_ours_only_in_their_setting(tmp_path):
     text = writing.markdown(comparison)
     assert "published" in text and "71.9" in text and "RepDistiller" in text
 
-    others = ("data.dataset=cifar10", "task.teacher.recipe.task={kind: simclr}", "data.images=15000")
+    others = ("data.dataset=cifar10", "task.teacher.recipe.task={kind: simclr}", "data.held_out=5000")
     for name, other in enumerate((*others, "task.teacher.recipe.data.images=15000")):
         elsewhere = compare([fake_run(tmp_path / str(name), rows, *overrides, other)])
         assert elsewhere.summary["published"].isna().all()
