@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from lightly.utils.benchmarking import knn_predict as lightly_knn_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from ssl_transfer.probes import knn_accuracy, knn_leave_one_out, knn_predict, neighbors
+from ssl_transfer.probes import knn_accuracy, knn_leave_one_out, knn_predict, neighbors, search
 from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
 
@@ -14,7 +14,7 @@ def tiles(request, monkeypatch):
     """The same search in one piece and cut into many uneven ones."""
     if request.param == "many tiles":
         monkeypatch.setattr(neighbors, "QUERY_ROWS", 7)
-        monkeypatch.setattr(neighbors, "BANK_ROWS", 64)
+        monkeypatch.setattr(search, "BANK_ROWS", 64)
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +109,13 @@ def test_euclidean_neighbours_survive_a_far_origin():
 @pytest.mark.parametrize(("n", "k"), [(3300, 3), (3300, 100), (3301, 7), (3315, 7), (50, 50)])
 def test_top_k_by_blocks_equals_a_full_sort(n, k):
     scores = torch.randn(9, n, generator=torch.Generator().manual_seed(n))
-    values, columns = neighbors.top_k(scores, k)
+    values, columns = search.top_k(scores, k)
     torch.testing.assert_close(values, scores.sort(dim=1, descending=True).values[:, :k], rtol=0, atol=0)
     torch.testing.assert_close(scores.gather(1, columns), values, rtol=0, atol=0)
 
 
 def test_top_k_by_blocks_takes_each_of_equal_scores_once():
-    _, columns = neighbors.top_k(torch.zeros(2, 1000), 20)
+    _, columns = search.top_k(torch.zeros(2, 1000), 20)
     assert all(len(set(row)) == 20 for row in columns.tolist())
 
 
