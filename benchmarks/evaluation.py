@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py runs/cifar10-transfer-cpu --teacher runs/cifar10-simclr-cpu --root data
 
 Scores the trained network of a run and the same network untrained, and prints the table of docs/evaluation.md. The
-peers get the features, and what a probe has chosen (its penalty, its labelled images), and predict by themselves.
+peers get the features, and what a probe has chosen (its penalty, its labeled images), and predict by themselves.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def linear_peer(x: dict[str, np.ndarray], scores: list[Score]) -> dict[str, floa
 
 
 def few_shot_peer(x: dict[str, np.ndarray], scores: list[Score]) -> dict[str, float]:
-    """LogisticRegression(C=10) on the same labelled images."""
+    """LogisticRegression(C=10) on the same labeled images."""
     center = x["train_x"].mean(axis=0, dtype=np.float64)
     train, test = (normalize(x[part] - center) for part in ("train_x", "test_x"))
     places = [rank_in_class(torch.from_numpy(x["train_y"]), 0, draw).numpy() for draw in range(DRAWS)]
@@ -78,7 +78,7 @@ def retrieval_peer(x: dict[str, np.ndarray], scores: list[Score]) -> dict[str, f
 
 
 def clustering_peer(x: dict[str, np.ndarray], scores: list[Score]) -> dict[str, float]:
-    """KMeans on normalised rows."""
+    """KMeans on normalized rows."""
     clusters = KMeans(10, n_init=10, random_state=0).fit_predict(normalize(x["test_x"]))
     return {"NMI": normalized_mutual_info_score(x["test_y"], clusters)}
 

@@ -100,7 +100,7 @@ def equally_converged(x: np.ndarray, y: np.ndarray, objective: float) -> Logisti
 
 
 def knn(options: argparse.Namespace) -> list[dict]:
-    """Weighted and majority votes of 200 neighbours, and what no exact search can do without."""
+    """Weighted and majority votes of 200 neighbors, and what no exact search can do without."""
     x, y = clouds(options.rows + 10_000, 512, 10)
     x = F.normalize(x, dim=1).to(options.device)
     y = y.to(options.device)

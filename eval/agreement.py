@@ -14,7 +14,7 @@ from ssl_transfer.scoring.subject import Subject
 
 
 def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
-    """Neighbour overlap, linear CKA and the rank correlation of distances; 1 for a rotated, scaled copy."""
+    """Neighbor overlap, linear CKA and the rank correlation of distances; 1 for a rotated, scaled copy."""
     teacher = load_subject(given.teacher, given, train_features=False)
     return measures.agreement(subject, teacher, k=given.k, seed=given.seed)
 
@@ -24,7 +24,7 @@ if __name__ == "__main__":
         __doc__,
         measure,
         ("--teacher", {"required": True, "help": "a run folder, timm:NAME or an npz file of features"}),
-        ("--k", {"type": int, "default": 10, "help": "neighbours that are compared"}),
+        ("--k", {"type": int, "default": 10, "help": "neighbors that are compared"}),
         ("--seed", {"type": int, "default": 0, "help": "which images' distances are ranked"}),
         train_features=False,
         together=lambda given: True,

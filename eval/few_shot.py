@@ -1,4 +1,4 @@
-"""Few-shot: logistic regression on a few labelled images of each class, mean ± sd over draws of them.
+"""Few-shot: logistic regression on a few labeled images of each class, mean ± sd over draws of them.
 
 accelerate launch eval/few_shot.py runs/digits-transfer
 python eval/few_shot.py --timm resnet18 --dataset cifar10 --labels-per-class 1 5 10 --fractions 0.01 0.1
@@ -28,8 +28,8 @@ if __name__ == "__main__":
     evaluate(
         __doc__,
         measure,
-        ("--labels-per-class", {"type": int, "nargs": "*", "default": [1, 5, 10], "help": "labelled images of each"}),
+        ("--labels-per-class", {"type": int, "nargs": "*", "default": [1, 5, 10], "help": "labeled images of each"}),
         ("--fractions", {"type": float, "nargs": "*", "default": [], "help": "shares of each class, such as 0.01 0.1"}),
-        ("--draws", {"type": int, "default": 10, "help": "of the labelled images"}),
+        ("--draws", {"type": int, "default": 10, "help": "of the labeled images"}),
         ("--seed", {"type": int, "default": 0, "help": "of the draws"}),
     )

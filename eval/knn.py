@@ -1,4 +1,4 @@
-"""Weighted cosine nearest neighbours on frozen features (Wu et al., CVPR 2018): nothing is trained or chosen.
+"""Weighted cosine nearest neighbors on frozen features (Wu et al., CVPR 2018): nothing is trained or chosen.
 
 accelerate launch eval/knn.py runs/digits-transfer
 python eval/knn.py --timm resnet18 --dataset cifar10 --k 20 200
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     evaluate(
         __doc__,
         measure,
-        ("--k", {"type": int, "nargs": "+", "default": [20, 200], "help": "neighbours that vote"}),
+        ("--k", {"type": int, "nargs": "+", "default": [20, 200], "help": "neighbors that vote"}),
         ("--temperature", {"type": float, "nargs": "+", "default": [0.1], "help": "votes weigh exp(cosine / T)"}),
         ("--majority", {"action": "store_true", "help": "every vote weighs one"}),
         ("--metric", {"default": "cosine", "choices": ["cosine", "euclidean"], "help": "euclidean is for --majority"}),

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a temporary neighbour of ``path``, then put it in its place in one move."""
+    """Let ``write`` fill a temporary neighbor of ``path``, then put it in its place in one move."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not told apart by the number of the process: containers that share a disk each count their own.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")

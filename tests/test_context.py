@@ -54,7 +54,7 @@ def test_processes_wait_for_days_for_one_that_scores(load, monkeypatch, first_of
     monkeypatch.setattr(program, "PartialState", state)
     monkeypatch.setattr("sys.argv", ["knn.py", "--features", "nothing.npz"])
     with pytest.raises(SystemExit):
-        program.evaluate("k nearest neighbours", lambda subject, given: [])
+        program.evaluate("k nearest neighbors", lambda subject, given: [])
     assert asked[0]["timeout"] >= timedelta(days=1)  # only the first sets the processes up
 
 

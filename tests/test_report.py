@@ -81,7 +81,7 @@ def test_every_score_and_every_protocol_is_on_the_page(folder):
 
 def test_the_page_needs_nothing_else_and_holds_the_curves(folder):
     page = Page(write_report(folder).read_text())
-    assert page.svgs == 3  # loss, learning rate, and the monitored neighbours
+    assert page.svgs == 3  # loss, learning rate, and the monitored neighbors
     for label in ("loss", "learning rate", "kNN among training images"):
         assert label in page.text
     assert all(link.startswith("#") for link in page.links)

@@ -16,7 +16,7 @@ Layer = Literal["features", "output"]  # output: what the model gives, its head'
 
 
 class KNN(Section):
-    """Weighted cosine nearest neighbours (Wu et al., CVPR 2018); a majority vote where ``weighted`` is off."""
+    """Weighted cosine nearest neighbors (Wu et al., CVPR 2018); a majority vote where ``weighted`` is off."""
 
     kind: Literal["knn"]
     k: Counts = (20, 200)

@@ -150,7 +150,7 @@ class PKT(Transfer):
 
 
 class DarkRank(Transfer):
-    """The teacher's ranking of neighbours, hard form (Chen et al., AAAI 2018)."""
+    """The teacher's ranking of neighbors, hard form (Chen et al., AAAI 2018)."""
 
     kind: Literal["dark_rank"]
     weight: Positive = WEIGHTS["dark_rank"]

@@ -31,7 +31,7 @@ class Agreement:
 def agreement(
     student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"], *, k: int = 10, seed: int = 0
 ) -> Agreement:
-    """Neighbour overlap, linear CKA and Spearman's correlation of distances, on the same images in the same order."""
+    """Neighbor overlap, linear CKA and Spearman's correlation of distances, on the same images in the same order."""
     return Agreement(
         neighbor_overlap=neighbor_overlap(student, teacher, k=k),
         linear_cka=linear_cka(student, teacher),
@@ -61,7 +61,7 @@ def neighbor_overlap(
 
 
 def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"]) -> float:
-    """Linear centred kernel alignment (Kornblith et al., "Similarity of neural network representations", ICML 2019).
+    """Linear centered kernel alignment (Kornblith et al., "Similarity of neural network representations", ICML 2019).
 
     |S^T T|^2 / (|S^T S| |T^T T|) in Frobenius norms, S and T with their column means taken off. It is biased upwards
     where images are fewer than dimensions.

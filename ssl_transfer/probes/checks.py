@@ -20,7 +20,7 @@ def check_features(features: Float[Tensor, "n d"], name: str) -> None:
         )
 
 
-def check_labelled(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n_labels"], name: str) -> None:
+def check_labeled(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n_labels"], name: str) -> None:
     """Refuse features without exactly one label each; a negative label means that there is none."""
     check_features(features, f"{name}_x")
     check_labels(labels, len(features), name)
@@ -30,9 +30,9 @@ def check_labels(labels: Int64[Tensor, " n_labels"], n: int, name: str) -> None:
     """Refuse anything but one label for each of ``n`` rows; a negative label means that there is none."""
     if n != len(labels):
         raise ValueError(f"{name}_x has {n} rows but {name}_y has {len(labels)} labels; give one label per row.")
-    if unlabelled := int((labels < 0).sum()):
+    if unlabeled := int((labels < 0).sum()):
         raise ValueError(
-            f"{name}_y has {unlabelled} of {len(labels)} labels missing (negative); score on labelled images only."
+            f"{name}_y has {unlabeled} of {len(labels)} labels missing (negative); score on labeled images only."
         )
 
 
@@ -43,8 +43,8 @@ def check_splits(
     test_y: Int64[Tensor, " n_test_labels"],
 ) -> None:
     """Refuse two splits that cannot be scored against each other."""
-    check_labelled(train_x, train_y, "train")
-    check_labelled(test_x, test_y, "test")
+    check_labeled(train_x, train_y, "train")
+    check_labeled(test_x, test_y, "test")
     check_same_width(train_x, test_x)
     check_classes(train_y, test_y)
 
@@ -85,6 +85,6 @@ def check_same_images(student: Float[Tensor, "n d_student"], teacher: Float[Tens
 
 
 def check_k(k: int, available: int) -> None:
-    """Refuse to look for more neighbours than there are images."""
+    """Refuse to look for more neighbors than there are images."""
     if not 1 <= k <= available:
         raise ValueError(f"k is {k} but there are {available} images to search; choose k between 1 and {available}.")

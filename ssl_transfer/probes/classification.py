@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_labelled
+from ssl_transfer.probes.checks import check_labeled
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ def classification(
     Raises:
         ValueError: rows are not finite or without a label, or a label is of no class of the classifier.
     """
-    check_labelled(logits, labels, "test")
+    check_labeled(logits, labels, "test")
     check_known(labels, logits.shape[1])
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = best == labels[:, None]

@@ -8,13 +8,13 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_labelled
+from ssl_transfer.probes.checks import check_labeled
 from ssl_transfer.probes.neighbors import Metric
 
 
 @dataclass(frozen=True)
 class ClusteringScores:
-    """Mutual information of clusters and classes: normalised, and adjusted for what chance would give."""
+    """Mutual information of clusters and classes: normalized, and adjusted for what chance would give."""
 
     nmi: float
     ami: float
@@ -35,7 +35,7 @@ def clustering(
     ``restarts`` runs by k-means' own objective counts, which sees no labels. NMI grows with the number of clusters
     even by chance; AMI does not.
     """
-    check_labelled(x, y, "clustering")
+    check_labeled(x, y, "clustering")
     n_clusters = len(y.unique())
     rows = (F.normalize(x.float(), dim=1) if metric == "cosine" else x.float()).cpu().numpy()
     clusters = KMeans(n_clusters, n_init=restarts, random_state=seed).fit_predict(rows)

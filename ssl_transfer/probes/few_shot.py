@@ -18,7 +18,7 @@ C = 10.0
 
 @dataclass(frozen=True)
 class FewShotScore:
-    """Mean and standard deviation (n - 1) of the test accuracy over draws of the labelled images."""
+    """Mean and standard deviation (n - 1) of the test accuracy over draws of the labeled images."""
 
     mean: float
     sd: float
@@ -36,10 +36,10 @@ def few_shot(
     draws: int = 10,
     seed: int = 0,
 ) -> dict[int | float, FewShotScore]:
-    """Test accuracy of logistic regression on a few labelled images of each class, averaged over draws of them.
+    """Test accuracy of logistic regression on a few labeled images of each class, averaged over draws of them.
 
     An entry of ``labels_per_class`` is a number of images of each class, or a fraction below 1 of each
-    class (at least one image). Features are centred with the mean of the training split, which needs no
+    class (at least one image). Features are centered with the mean of the training split, which needs no
     labels, and scaled to norm one; the penalty is fixed at scikit-learn's C = 10, a strength of 1 / (10 n),
     since so few images leave none to choose it with (the low-shot protocol of Assran et al., "Masked
     siamese networks", ECCV 2022, but for its missing bias). Draw i is a function of (seed, i), and the
@@ -47,7 +47,7 @@ def few_shot(
     """
     check_splits(train_x, train_y, test_x, test_y)
     if draws < 1:
-        raise ValueError(f"draws is {draws}; make at least one draw of the labelled images.")
+        raise ValueError(f"draws is {draws}; make at least one draw of the labeled images.")
     classes, code, sizes = train_y.unique(return_inverse=True, return_counts=True)
     wanted = {amount: images_per_class(amount, sizes) for amount in labels_per_class}
     center = train_x.float().mean(dim=0)
@@ -74,11 +74,11 @@ def images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
 
 
 def _score(
-    train_x: Tensor, code: Tensor, test_x: Tensor, test_y: Tensor, classes: Tensor, labelled: Tensor
+    train_x: Tensor, code: Tensor, test_x: Tensor, test_y: Tensor, classes: Tensor, labeled: Tensor
 ) -> FewShotScore:
-    """Fit all draws as one batched problem; ``labelled`` has one row per draw, each with equally many images."""
-    draws = len(labelled)
-    rows = labelled.nonzero()[:, 1].view(draws, -1)
+    """Fit all draws as one batched problem; ``labeled`` has one row per draw, each with equally many images."""
+    draws = len(labeled)
+    rows = labeled.nonzero()[:, 1].view(draws, -1)
     labels = rows.shape[1]
     strengths = torch.full((draws,), 1 / (C * labels), dtype=torch.float64, device=train_x.device)
     fit = fit_each(train_x[rows].double(), code[rows], strengths, num_classes=len(classes))

@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole network on a labelled part of the training split. No linear probe, and never called one."""
+"""Fine-tuning: the whole network on a labeled part of the training split. No linear probe, and never called one."""
 
 import copy
 import math
@@ -49,7 +49,7 @@ def finetune(
 
     As SimCLR does (Chen et al., ICML 2020, appendix B.5): SGD with Nesterov momentum 0.9, a learning rate of
     0.05 x batch_size / 256 that falls to zero along a cosine, no weight decay, random crops and flips (which
-    ``augment`` makes); 60 epochs for 1 % of the labels, 30 for 10 %. The labelled images are a function of ``seed``.
+    ``augment`` makes); 60 epochs for 1 % of the labels, 30 for 10 %. The labeled images are a function of ``seed``.
     ``model`` gives features of images in [0, 1]; a copy of it is trained, in training mode.
     """
     check_labels(train_y, len(train_pixels), "train")
@@ -62,8 +62,8 @@ def finetune(
         )
     classes, code, sizes = train_y.unique(return_inverse=True, return_counts=True)
     wanted = images_per_class(fraction, sizes) if fraction < 1 else sizes
-    labelled = (rank_in_class(train_y, seed, 0) < wanted[code]).nonzero()[:, 0]
-    batch_size = min(batch_size, len(labelled))
+    labeled = (rank_in_class(train_y, seed, 0) < wanted[code]).nonzero()[:, 0]
+    batch_size = min(batch_size, len(labeled))
     rate = 0.05 * batch_size / 256
     with torch.random.fork_rng():  # random masks (dropout, drop path) are functions of the seed, and leave no trace
         torch.manual_seed(seed)
@@ -73,12 +73,12 @@ def finetune(
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
         _train(
-            nn.Sequential(network, classifier), train_pixels, code, labelled, augment, rate, epochs, batch_size, seed
+            nn.Sequential(network, classifier), train_pixels, code, labeled, augment, rate, epochs, batch_size, seed
         )
         logits = extract_features(nn.Sequential(network, classifier).eval(), test_pixels)
     return FinetuneResult(
         accuracy=(classes[logits.argmax(dim=1)] == test_y).double().mean().item(),
-        labels=len(labelled),
+        labels=len(labeled),
         epochs=epochs,
         batch_size=batch_size,
         rate=rate,
@@ -91,7 +91,7 @@ def _train(
     network: nn.Module,
     pixels: Tensor,
     code: Tensor,
-    labelled: Tensor,
+    labeled: Tensor,
     augment: Augmentation,
     rate: float,
     epochs: int,
@@ -99,10 +99,10 @@ def _train(
     seed: int,
 ) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True)
-    steps_per_epoch = len(labelled) // batch_size  # batch norm sees whole batches only
+    steps_per_epoch = len(labeled) // batch_size  # batch norm sees whole batches only
     for step in range(epochs * steps_per_epoch):
         epoch, place = divmod(step, steps_per_epoch)
-        order = labelled[shuffled(len(labelled), seed, epoch).to(labelled.device)]
+        order = labeled[shuffled(len(labeled), seed, epoch).to(labeled.device)]
         rows = order[place * batch_size : (place + 1) * batch_size]
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * step / (epochs * steps_per_epoch))) / 2

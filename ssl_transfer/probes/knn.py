@@ -1,4 +1,4 @@
-"""Nearest-neighbour classification: a score without a classifier to train, so without anything to tune."""
+"""Nearest-neighbor classification: a score without a classifier to train, so without anything to tune."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_labelled, check_same_width, check_splits
+from ssl_transfer.probes.checks import check_labeled, check_same_width, check_splits
 from ssl_transfer.probes.neighbors import Metric, Neighbors, nearest
 
 KnnScores = dict[tuple[int, float | None], float]
@@ -23,7 +23,7 @@ def knn_accuracy(
     metric: Metric = "cosine",
     weighted: bool = True,
 ) -> KnnScores:
-    """Share of the test rows that their neighbours in the training split classify rightly, per setting.
+    """Share of the test rows that their neighbors in the training split classify rightly, per setting.
 
     Each of the k nearest training rows votes for its class with weight ``exp(cosine / temperature)`` (Wu et
     al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018), or with
@@ -49,7 +49,7 @@ def knn_leave_one_out(
 
     For choosing k or watching a training run without touching the test split.
     """
-    check_labelled(x, y, "train")
+    check_labeled(x, y, "train")
     ks, temperatures = _grid(k, temperature, metric, weighted)
     found = nearest(x, x, max(ks), metric=metric, exclude_self=True)
     return _accuracies(found, y, y, ks, temperatures)
@@ -65,8 +65,8 @@ def knn_predict(
     metric: Metric = "cosine",
     weighted: bool = True,
 ) -> Int64[Tensor, " n_test"]:
-    """The class each test row gets from its neighbours, as :func:`knn_accuracy` counts it."""
-    check_labelled(train_x, train_y, "train")
+    """The class each test row gets from its neighbors, as :func:`knn_accuracy` counts it."""
+    check_labeled(train_x, train_y, "train")
     check_same_width(train_x, test_x)
     ks, temperatures = _grid(k, temperature, metric, weighted)
     classes, code = train_y.unique(return_inverse=True)
@@ -83,7 +83,7 @@ def _grid(
 ) -> tuple[list[int], list[float | None]]:
     ks = sorted({k} if isinstance(k, int) else set(k))
     if not ks or ks[0] < 1:
-        raise ValueError(f"k is {k}; give one or more numbers of neighbours, each at least 1.")
+        raise ValueError(f"k is {k}; give one or more numbers of neighbors, each at least 1.")
     if not weighted:
         return ks, [None]
     if metric != "cosine":
@@ -117,7 +117,7 @@ def _accuracies(
 def _votes(
     neighbors: Neighbors, labels: Tensor, num_classes: int, ks: list[int], temperature: float | None
 ) -> Iterator[tuple[int, Tensor]]:
-    """Votes per class of the k nearest, for ascending k: each adds the neighbours the last one lacked.
+    """Votes per class of the k nearest, for ascending k: each adds the neighbors the last one lacked.
 
     ``argmax`` of the votes takes the first of equal maxima, hence the smallest label.
     """

@@ -46,7 +46,7 @@ def linear_probe(
     seed: int = 0,
     strengths: Sequence[float] = DEFAULT_GRID,
 ) -> LinearProbeResult:
-    """Test accuracy of multinomial logistic regression on standardised features.
+    """Test accuracy of multinomial logistic regression on standardized features.
 
     Every strength (see :func:`fit_path` for its relation to scikit-learn's C) is fitted on nine tenths
     of each class of the training split and scored on the tenth held out, which ``seed`` picks; the best, on
@@ -86,7 +86,7 @@ def refuse_single_images(held_out: Bool[Tensor, " n"]) -> None:
 
 @dataclass(frozen=True)
 class _Fits:
-    """Classifiers on standardised features, with what it takes to standardise others the same way."""
+    """Classifiers on standardized features, with what it takes to standardize others the same way."""
 
     mean: Float[Tensor, " d"]
     scale: Float[Tensor, " d"]

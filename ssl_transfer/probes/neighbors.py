@@ -1,4 +1,4 @@
-"""Exact nearest neighbours by brute force, tiled on both sides so that memory does not grow with the bank."""
+"""Exact nearest neighbors by brute force, tiled on both sides so that memory does not grow with the bank."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ def nearest(
     """Walk over the queries in tiles and yield the ``k`` nearest bank rows of each.
 
     ``similarity`` is the cosine, or minus the squared Euclidean distance. With ``exclude_self``,
-    ``queries`` is ``bank`` and row i is never its own neighbour: by index, so a duplicate of it elsewhere
+    ``queries`` is ``bank`` and row i is never its own neighbor: by index, so a duplicate of it elsewhere
     still counts. Which of several equally similar rows takes the last place is not defined, as in
     scikit-learn.
     """
     check_k(k, len(bank) - exclude_self)
     queries, bank = (x if x.dtype == torch.float64 else x.float() for x in (queries, bank))
     if metric == "cosine":
-        # The bank is not copied to be normalised: its lengths divide the products afterwards.
+        # The bank is not copied to be normalized: its lengths divide the products afterwards.
         center, scale, offset = None, 1 / torch.linalg.vector_norm(bank, dim=1).clamp(min=1e-12), None
     else:
         # Distances do not change when everything moves, and float32 keeps more digits near the origin.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_k, check_labelled
+from ssl_transfer.probes.checks import check_k, check_labeled
 from ssl_transfer.probes.neighbors import Metric, nearest
 
 
@@ -38,7 +38,7 @@ def retrieval(
     counts. Images alone in their class can find nothing and are no queries. With ``queries``, the first so many images
     ask and only the others, the gallery, are searched.
     """
-    check_labelled(x, y, "retrieval")
+    check_labeled(x, y, "retrieval")
     others = images_to_find(y, k=k, queries=queries)
     n_queries = int((others > 0).sum())
     _, code = y.unique(return_inverse=True)
@@ -72,7 +72,7 @@ def images_to_find(
         ValueError: there are none for any, or fewer images than a depth of ``k``.
     """
     if not k or min(k) < 1:
-        raise ValueError(f"k is {list(k)}; give one or more numbers of neighbours, each at least 1.")
+        raise ValueError(f"k is {list(k)}; give one or more numbers of neighbors, each at least 1.")
     _, code = y.unique(return_inverse=True)
     asking, searched = _asking_and_searched(queries)
     itself = int(queries is None)

@@ -61,7 +61,7 @@ def sgd_probe(
     the held-out tenth and is judged on it; of the best rate (the smallest on a tie) the other, trained on every
     row, is scored on the test split in its last state.
 
-    Features are standardised by the statistics of ``train_x``, since DINOv2's leave a layer norm and come with scale
+    Features are standardized by the statistics of ``train_x``, since DINOv2's leave a layer norm and come with scale
     one, and others do not: without it the best rate of one network is 300 times that of another.
 
     ``view`` makes it the probe of MoCo and SimCLR, which sees augmented images: it gives the features of some rows as

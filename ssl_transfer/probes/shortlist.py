@@ -1,7 +1,7 @@
-"""Exact nearest neighbours at the speed of bf16: a rough search lists more than enough, float32 decides among them.
+"""Exact nearest neighbors at the speed of bf16: a rough search lists more than enough, float32 decides among them.
 
 A CPU with AMX multiplies bf16 about six times as fast as float32. How far off that is has a bound: a query whose k-th
-neighbour is nearer than anything left off its list can be is done. The others are searched in float32.
+neighbor is nearer than anything left off its list can be is done. The others are searched in float32.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Which rows are held out or labelled: pure functions of the seed, the same on every machine and version."""
+"""Which rows are held out or labeled: pure functions of the seed, the same on every machine and version."""
 
 import numpy as np
 import torch

@@ -20,7 +20,7 @@ from ssl_transfer.scoring.scores import Score
 class RecallOnTest:
     """Every so many steps: Recall@K of the test ``images``, as ``test_recall_<K>`` in the log of training.
 
-    Neighbours are Euclidean in what the model gives, not normalized, as the authors of the relaxed contrastive loss
+    Neighbors are Euclidean in what the model gives, not normalized, as the authors of the relaxed contrastive loss
     evaluate. A copy of the model is looked at, so that training does not notice.
     """
 

@@ -30,7 +30,7 @@ def knn(
     metric: Metric = "cosine",
     weighted: bool = True,
 ) -> list[Score]:
-    """Nearest neighbours in the training split, for every pair of ``k`` and ``temperature``."""
+    """Nearest neighbors in the training split, for every pair of ``k`` and ``temperature``."""
     found = probes.knn_accuracy(
         *_splits(subject), k=list(k), temperature=list(temperature), metric=metric, weighted=weighted
     )

@@ -1,4 +1,4 @@
-"""A subject: one model's features of a labelled data set, which is all that most measures look at."""
+"""A subject: one model's features of a labeled data set, which is all that most measures look at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Self-supervised pretraining: how a teacher is made from unlabelled images."""
+"""Self-supervised pretraining: how a teacher is made from unlabeled images."""
 
 import torch
 from lightly.loss import NTXentLoss

@@ -1,4 +1,4 @@
-"""Embedding transfer: a student learns from a frozen teacher on unlabelled images.
+"""Embedding transfer: a student learns from a frozen teacher on unlabeled images.
 
 Teacher and student are fed the same views, each through its own preprocessing. Losses that compare rows with each
 other see the rows of all processes; each process computes the terms of its own rows.

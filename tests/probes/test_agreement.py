@@ -14,7 +14,7 @@ def pair():
     return teacher[:, :5] + 0.5 * torch.randn(50, 5, generator=generator, dtype=torch.float64), teacher
 
 
-def test_neighbor_overlap_equals_counting_common_neighbours(pair):
+def test_neighbor_overlap_equals_counting_common_neighbors(pair):
     ours = neighbor_overlap(*pair, k=7, metric="euclidean")
     assert ours == pytest.approx(twin.neighbor_overlap(*pair, 7))
     assert 7 / 49 < ours < 1

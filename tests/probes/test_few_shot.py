@@ -13,7 +13,7 @@ def data():
     return *clouds(500, 20, 5, spread=1.0, seed=1), *clouds(200, 20, 5, spread=1.0, seed=2)
 
 
-def test_scores_are_those_of_scikit_learn_on_centred_rows_of_norm_one(data):
+def test_scores_are_those_of_scikit_learn_on_centered_rows_of_norm_one(data):
     train_x, train_y, test_x, test_y = (part.numpy() for part in data)
     center = train_x.mean(axis=0)
     train, test = (x - center for x in (train_x, test_x))

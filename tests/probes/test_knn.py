@@ -97,7 +97,7 @@ def test_labels_need_not_be_consecutive(data):
     assert knn_predict(train_x, renamed[train_y], test_x, k=9).tolist() == renamed[plain].tolist()
 
 
-def test_euclidean_neighbours_survive_a_far_origin():
+def test_euclidean_neighbors_survive_a_far_origin():
     """float32 distances far from the origin lose their digits unless the mean is taken off first."""
     x = torch.randn(300, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).round(decimals=2)
     near = next(neighbors.nearest(x, x, 5, metric="euclidean", exclude_self=True))
@@ -134,7 +134,7 @@ def test_impossible_settings_are_refused_in_one_sentence(data, options, message)
         knn_accuracy(*data, **options)
 
 
-def test_leave_one_out_has_one_neighbour_less(data):
+def test_leave_one_out_has_one_neighbor_less(data):
     with pytest.raises(ValueError, match="there are 399 images to search"):
         knn_leave_one_out(data[0], data[1], k=400)
 

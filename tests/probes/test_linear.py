@@ -57,6 +57,45 @@ def test_float32_fits_reach_the_float64_objective():
     torch.testing.assert_close(single.objective, exact.objective, rtol=1e-6, atol=0)
 
 
+def awkward(name: str):
+    x, y = clouds(90, 12, 3, spread=1.0)
+    if name == "separable":
+        x = x + 20 * torch.nn.functional.one_hot(y, 12)
+    if name == "duplicate rows":
+        x, y = x[:30].repeat(3, 1), y[:30].repeat(3)
+    if name == "constant features":
+        x[:, 5:] = 7.0
+    if name == "a class of two rows":
+        y = torch.where(torch.arange(90) < 2, 2, y % 2)
+    if name == "contradicting labels":
+        x, y = x[:45].repeat(2, 1), torch.cat([y[:45], (y[:45] + 1) % 3])
+    return standardized(x.double()), y
+
+
+@pytest.mark.parametrize(
+    "name", ["separable", "duplicate rows", "constant features", "a class of two rows", "contradicting labels"]
+)
+def test_awkward_rows_are_fitted_in_float32_and_float64_as_by_scikit_learn(name):
+    x, y = awkward(name)
+    for rows in (x, x.float()):
+        fit = fit_path(rows, y, torch.tensor(STRENGTHS, dtype=torch.float64), num_classes=3)
+        assert fit.converged.all()
+        for strength, parameters in zip(STRENGTHS, fit.parameters, strict=True):
+            theirs = LogisticRegression(C=1 / (strength * len(x)), solver="newton-cg", tol=1e-9, max_iter=1000)
+            best = objective_of(theirs.fit(x.numpy(), y.numpy()), x.numpy(), y.numpy(), strength)
+            reached = twin.logistic_objective(parameters[:, :-1], parameters[:, -1], x, y, strength)
+            assert reached <= best * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("num_classes", [3, 10, 40])
+def test_the_product_is_the_same_in_either_order(num_classes):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, num_classes, 5, dtype=torch.float64, generator=generator)
+    rows = torch.randn(2, 50, 5, dtype=torch.float64, generator=generator)
+    product = logistic._product(weight, rows)
+    torch.testing.assert_close(product, torch.einsum("scd,std->sct", weight, rows))
+
+
 def test_the_objective_is_mean_cross_entropy_and_half_the_penalised_weights():
     x, y = (part[:80] for part in digits())
     fit = fit_path(x, y, torch.tensor([0.02], dtype=torch.float64), num_classes=10)

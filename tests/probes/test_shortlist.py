@@ -1,4 +1,4 @@
-"""Lists made in bf16 miss no neighbour: what is found is what a search in float32 finds."""
+"""Lists made in bf16 miss no neighbor: what is found is what a search in float32 finds."""
 
 import pytest
 import torch

@@ -46,7 +46,7 @@ def kinds(*given: dict) -> list[config.Score]:
 def subject(name: str, seed: int, layer: str = "features") -> Subject:
     """Sixteen features of small images that are those features, so a network exists that gives them.
 
-    The training images are in three folds, of which none is a row of neighbours.
+    The training images are in three folds, of which none is a row of neighbors.
     """
     splits = []
     for split, n in (("train", 120), ("test", 60)):

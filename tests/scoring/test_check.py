@@ -67,10 +67,10 @@ def test_what_learns_from_labels_needs_them_and_the_classes_of_the_test_images(k
 @pytest.mark.parametrize("kind", [*LEARNING, "retrieval", "clustering", "classification", "best_on_test"])
 def test_test_images_without_labels_can_only_be_compared(kind):
     train, test = images()
-    unlabelled = replace(test, labels=None)
+    unlabeled = replace(test, labels=None)
     with pytest.raises(ValueError, match="test_y has 60 of 60 labels missing"):
-        check([{"kind": kind}], train, unlabelled)
-    check([{"kind": "agreement"}, {"kind": "monitor", "every": 1}], replace(train, labels=None), unlabelled)
+        check([{"kind": kind}], train, unlabeled)
+    check([{"kind": "agreement"}, {"kind": "monitor", "every": 1}], replace(train, labels=None), unlabeled)
 
 
 def test_other_mistakes_are_told_in_the_words_of_their_probe():

@@ -55,7 +55,7 @@ def test_each_number_carries_what_it_was_taken_by(every_score):
     assert linear["strength"] in linear["held_out_accuracy"] and linear["n_held_out"] == 12
     assert by_name["linear sgd 3 ep"].protocol["rate"] in by_name["linear sgd 3 ep"].protocol["held_out_accuracy"]
     assert by_name["linear augmented 2 ep"].protocol["augment"] == "eval"
-    assert by_name["fine-tuned 20 % 2 ep"].protocol["batch_size"] == 24  # the labelled images are not more
+    assert by_name["fine-tuned 20 % 2 ep"].protocol["batch_size"] == 24  # the labeled images are not more
     assert by_name["fine-tuned 20 % 2 ep batch 8"].protocol["batch_size"] == 8
     assert (few := by_name["10 % (3 draws)"]).protocol["labels"] == 12 and (few.n, few.sd is None) == (3, False)
     assert by_name["R@1 L2 output"].protocol.items() >= {"metric": "euclidean", "n_queries": 60}.items()

@@ -155,7 +155,7 @@ MISTAKES = [
         "is a table of features; this protocol needs the network",
     ),
     ("linear_probe --features absent.npz", "test_y has 1 classes that are absent from train_y"),
-    ("linear_probe --features unlabelled.npz", "train_y has 400 of 400 labels missing"),
+    ("linear_probe --features unlabeled.npz", "train_y has 400 of 400 labels missing"),
     ("clustering --features broken.npz", "test_x has 2 of 200 rows that are not finite"),
     ("agreement --features good.npz --teacher short.npz", "student has 200 rows but teacher has 100"),
     ("knn --features narrow.npz", "train_x has 12 dimensions but test_x has 5"),
@@ -170,7 +170,7 @@ def test_a_mistake_is_one_sentence(command, words, program, tmp_path, monkeypatc
     broken[[3, 7], 2] = np.inf
     feature_file(tmp_path / "good.npz")
     feature_file(tmp_path / "absent.npz", test_y=np.full(200, 9))
-    feature_file(tmp_path / "unlabelled.npz", train_y=np.full(400, -1))
+    feature_file(tmp_path / "unlabeled.npz", train_y=np.full(400, -1))
     feature_file(tmp_path / "broken.npz", test_x=broken)
     feature_file(tmp_path / "narrow.npz", test_x=x[:, :5])
     feature_file(tmp_path / "short.npz", test_x=x[:100], test_y=np.arange(100) % 4)

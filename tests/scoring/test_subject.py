@@ -91,8 +91,8 @@ def test_a_model_whose_features_are_not_finite_is_named(model, digits):
 
 
 def test_images_without_labels_can_be_compared_but_not_classified(model, digits):
-    unlabelled = [replace(images, labels=None) for images in digits]
-    subject = make_subject("student", model, unlabelled)
+    unlabeled = [replace(images, labels=None) for images in digits]
+    subject = make_subject("student", model, unlabeled)
     assert measures.agreement(subject, subject, k=5)[0].value == 1
     with pytest.raises(ValueError, match="train_y has 1442 of 1442 labels missing"):
         measures.knn(subject, k=[5])
