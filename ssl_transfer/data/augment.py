@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_transfer.data import counter
 from ssl_transfer.data.blur import blur_
-from ssl_transfer.data.color import JITTER_ORDERS, gray, hue_place, jitter_, solarize
+from ssl_transfer.data.color import JITTER_ORDERS, gray, hue_place, jitter_, put_, solarize
 from ssl_transfer.data.compiling import require_compiler
 from ssl_transfer.data.crop import CROP_TRIES, padded_crop_box, resample, resized_crop_box
 from ssl_transfer.data.cutout import cutout_
@@ -55,7 +55,7 @@ class Augment:
     Operations run in this order: crop and resize to ``size``, flip, color jitter (its four parts in random order),
     grayscale, blur, solarize, cutout. Without ``crop_scale`` the whole image is resized, or, with ``crop_padding``, a
     box of ``size`` is cut out of the image enlarged by reflection. ``cutout`` is the side of a mid-gray square. With
-    ``compiled`` torch.compile fuses the color jitter.
+    ``compiled`` torch.compile fuses what surrounds the crops: conversion, color jitter and grayscale.
     """
 
     def __init__(
@@ -156,16 +156,22 @@ class Augment:
         views = torch.empty(n, channels, self.size, self.size, device=images.device)
         for place, some in enumerate(to_device(rows, images.device).split(chunk)):
             of_chunk = parameters[place * chunk : (place + 1) * chunk]
-            views.index_copy_(0, some, self._chunk(images.index_select(0, some), of_chunk))
+            self._chunk(images.index_select(0, some), of_chunk, views, some)
         return views
 
-    def _chunk(self, images: UInt8[Tensor, "n c h w"], parameters: Parameters) -> Float32[Tensor, "n c size size"]:
+    def _chunk(
+        self,
+        images: UInt8[Tensor, "n c h w"],
+        parameters: Parameters,
+        views: Float32[Tensor, "all c size size"],
+        rows: Int64[Tensor, " n"],
+    ) -> None:
+        """Make the views of some images, in these rows of ``views``."""
         device = images.device
         box, flip = to_device(parameters.box, device), to_device(parameters.flip, device)
-        views = resample(images, box, flip, self.size, reflect=self.crop_padding > 0)
-        flat = views.flatten(2)
-        jitter_(
-            flat,
+        made = resample(images, box, flip, self.size, reflect=self.crop_padding > 0, compiled=self.compiled)
+        pieces = jitter_(
+            made.flatten(2),
             parameters.brightness,
             parameters.contrast,
             parameters.saturation,
@@ -173,15 +179,20 @@ class Augment:
             parameters.order,
             compiled=self.compiled,
         )
+        if self.compiled and not (self.blur or self.solarize or self.cutout):
+            put_(views.flatten(2), rows, pieces, parameters.grayscale)
+            return
+        flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        made = flat.view_as(made)
         if self.grayscale:
             _change_(flat, parameters.grayscale, lambda some: gray(some)[:, None].expand(-1, some.shape[1], -1))
         if self.blur:
-            blur_(views, parameters.sigma)
+            blur_(made, parameters.sigma)
         if self.solarize:
             _change_(flat, parameters.solarize, lambda some: solarize(some, self.solarize_threshold))
         if self.cutout:
-            cutout_(views, to_device(parameters.cutout, device), self.cutout)
-        return views
+            cutout_(made, to_device(parameters.cutout, device), self.cutout)
+        views.index_copy_(0, rows, made.clamp_(0, 1))
 
     def _box(self, drawn: Float32[Tensor, "n draws"], height: int, width: int) -> Int64[Tensor, "n 4"]:
         position = drawn[:, _POSITION]

@@ -4,9 +4,10 @@ Made of elementwise operations and one exact sum: what an image becomes never de
 """
 
 import itertools
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from ssl_transfer.data.compiling import compile_once
@@ -42,14 +43,17 @@ def jitter_(
     order: Int64[Tensor, " n"],
     *,
     compiled: bool = False,
-) -> None:
+) -> list[Tensor]:
     """Change brightness, contrast, saturation and hue, each image in its own order (an index into JITTER_ORDERS).
 
     The parameters are on the CPU, and the images sorted by :func:`hue_place`. Brightness, contrast and saturation are
     blends of one form, so images that turn their hue at the same place take all their steps together. A factor of 1
     and a hue of 0 leave an image as it is; a gray image has neither saturation nor hue.
+
+    Returns:
+        The images in their order: ``images`` itself, or if compiled the pieces that took their steps together.
     """
-    blend_, turn_hue_ = (compile_once(_blend_), compile_once(_turn_hue_)) if compiled else (_blend_, _turn_hue_)
+    blend, turn_hue = (compile_once(_blended), compile_once(_hue_turned)) if compiled else (_blend_, _turn_hue_)
     if images.shape[1] == 1:
         saturation, hue = torch.ones_like(saturation), torch.zeros_like(hue)
     operations = _BLENDS[order].T
@@ -58,15 +62,34 @@ def jitter_(
         (factors, (1 - factors) * (operations == SATURATION), (1 - factors) * (operations == CONTRAST))
     )
     shares, turns = to_device(shares[..., None], images.device), to_device(hue[:, None], images.device)
-    place = hue_place(hue, order)
-    start = 0
-    for turned_after, count in enumerate(place.bincount().tolist()):
+    pieces, start = [], 0
+    for turned_after, count in enumerate(hue_place(hue, order).bincount().tolist()):
         some = slice(start, start := start + count)
-        for blend in range(4):
-            if blend == turned_after and count:
-                turn_hue_(images[some], turns[some])
-            if blend < 3 and factors[blend, some].ne(1).any():
-                blend_(images[some], *shares[:, blend, some])
+        piece = images[some]
+        for step in range(4):
+            if step == turned_after and count:
+                piece = turn_hue(piece, turns[some])
+            if step < 3 and factors[step, some].ne(1).any():
+                piece = blend(piece, *shares[:, step, some])
+        pieces.append(piece)
+    return pieces if compiled else [images]
+
+
+def put_(
+    views: Float[Tensor, "all c p"],
+    rows: Int64[Tensor, " n"],
+    pieces: Sequence[Float[Tensor, "_ c p"]],
+    grayscale: Bool[Tensor, " n"],
+) -> None:
+    """Put images, in the pieces that :func:`jitter_` leaves them in, into rows of ``views``: cut off at 1, some gray.
+
+    Compiled, and so one pass instead of one for each of these steps.
+    """
+    counts = [len(piece) for piece in pieces]
+    grayscale = to_device(grayscale[:, None, None], views.device)
+    for piece, to, chosen in zip(pieces, rows.split(counts), grayscale.split(counts), strict=True):
+        if len(piece):
+            compile_once(_put_)(views, to, piece, chosen)
 
 
 def solarize(images: Float[Tensor, "n c p"], threshold: float) -> Float[Tensor, "n c p"]:
@@ -79,7 +102,7 @@ def _blend_(
     own: Float32[Tensor, "n 1"],
     luma: Float32[Tensor, "n 1"],
     mean_luma: Float32[Tensor, "n 1"],
-) -> None:
+) -> Float[Tensor, "n c p"]:
     """A weighted sum of each image, its luma and the mean of its luma, cut off at 0 and 1.
 
     Weights of 1, 0 and 0 change no bit.
@@ -87,10 +110,15 @@ def _blend_(
     base = gray(images)
     mean = _mean(base)
     base.mul_(luma).add_(mean * mean_luma)
-    images.mul_(own[:, None]).add_(base[:, None]).clamp_(0, 1)
+    return images.mul_(own[:, None]).add_(base[:, None]).clamp_(0, 1)
 
 
-def _turn_hue_(images: Float[Tensor, "n 3 p"], turns: Float32[Tensor, "n 1"]) -> None:
+def _blended(images: Tensor, *shares: Tensor) -> Tensor:
+    """Not in place, where compiled code would first write new images and then copy them over the old."""
+    return _blend_(images.clone(), *shares)
+
+
+def _turn_hue_(images: Float[Tensor, "n 3 p"], turns: Float32[Tensor, "n 1"]) -> Float[Tensor, "n 3 p"]:
     """Turn the hue of each image by a share of the color circle, at constant value and saturation.
 
     With value V, lowest channel L, chroma C = V - L and the hue h in sixths of the circle, -3 to 3 from red,
@@ -111,7 +139,15 @@ def _turn_hue_(images: Float[Tensor, "n 3 p"], turns: Float32[Tensor, "n 1"]) ->
     less_red = hue.abs().sub_(1).clamp_(0, 1).mul_(chroma)
     more_green = (hue + 1).abs_().sub_(1).clamp_(0, 1).mul_(chroma)
     more_blue = hue.sub_(1).abs_().sub_(1).clamp_(0, 1).mul_(chroma)
-    torch.stack((value.sub_(less_red), more_green.add_(low), more_blue.add_(low)), dim=1, out=images)
+    return torch.stack((value.sub_(less_red), more_green.add_(low), more_blue.add_(low)), dim=1, out=images)
+
+
+def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:
+    return _turn_hue_(images.clone(), turns)
+
+
+def _put_(views: Tensor, rows: Tensor, images: Tensor, grayscale: Tensor) -> None:
+    views[rows] = torch.where(grayscale, gray(images)[:, None], images).clamp_(max=1)
 
 
 def _mean(rows: Float[Tensor, "n p"]) -> Float32[Tensor, "n 1"]:

@@ -4,14 +4,19 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 import torch
 
+Result = TypeVar("Result")
+
 
 @cache
-def compile_once(operation: Callable[..., None]) -> Callable[..., None]:
+def compile_once(operation: Callable[..., Result]) -> Callable[..., Result]:
     """``operation`` in few passes over memory; compiled when first called, for any number of images but one."""
-    return torch.compile(operation, dynamic=True)
+    compiled = torch.compile(operation, dynamic=True)
+    # Detached from what they are slices of, whose shapes would call for compilations of their own.
+    return lambda *tensors: compiled(*(tensor.detach() for tensor in tensors))
 
 
 def require_compiler() -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
+from ssl_transfer.data.compiling import compile_once
 from ssl_transfer.data.transfer import to_device
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -55,20 +56,25 @@ def resample(
     size: int,
     *,
     reflect: bool = False,
+    compiled: bool = False,
 ) -> Float[Tensor, "n c size size"]:
-    """Resize each image's box to ``size``, mirrored where ``flip`` is set, in [0, 1].
+    """Resize each image's box to ``size``, mirrored where ``flip`` is set, in [0, 1] up to rounding.
 
     Bilinear with antialiasing where a box shrinks: a triangle as wide as the larger of the two pixel grids' steps,
     one axis after the other, as Pillow and torchvision do. With ``reflect`` a box may stick out of its image, which is
     reflected there.
     """
     if max(images.shape[2:]) <= size and not reflect:  # no box shrinks, so every output pixel has two taps an axis
-        return _enlarge(images, box, flip, size)
+        return _enlarge((compile_once(_scaled) if compiled else _scaled)(images), box, flip, size)
     return _resize(images, box, flip, size)
 
 
+def _scaled(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    return images.float().div_(255)
+
+
 def _enlarge(
-    images: UInt8[Tensor, "n c h w"], box: Int64[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int
+    images: Float[Tensor, "n c h w"], box: Int64[Tensor, "n 4"], flip: Bool[Tensor, " n"], size: int
 ) -> Float[Tensor, "n c size size"]:
     """By torch's fused bilinear sampling, two to three times as fast as :func:`_resize`."""
 
@@ -83,7 +89,7 @@ def _enlarge(
     along = torch.where(flip[:, None], size - 1 - down, down)
     x, y = places(box[:, 1], box[:, 3], along, width), places(box[:, 0], box[:, 2], down, height)
     grid = torch.stack((x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)), dim=3)
-    return F.grid_sample(images.float().div_(255), grid, padding_mode="border", align_corners=False).clamp_(max=1)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def _resize(
@@ -98,7 +104,7 @@ def _resize(
     plane = torch.arange(n * channels, device=images.device).view(n, channels)
     across = _weighted_rows(images.transpose(2, 3).reshape(-1, height), plane * width, columns, column_weights / 255)
     across = across.view(n, channels, size, height).transpose(2, 3).reshape(-1, size)
-    return _weighted_rows(across, plane * height, rows, row_weights).view(n, channels, size, size).clamp_(max=1)
+    return _weighted_rows(across, plane * height, rows, row_weights).view(n, channels, size, size)
 
 
 def _taps(
