@@ -19,6 +19,8 @@ ROUNDING = 2.0**-8
 SUMMING, EXACT = 2.0**-14, 2.0**-20
 # So many numbers of bf16 hold the digits of one of float32.
 PARTS = 3
+# Columns in whole tiles of the processor, which halves the time of the product.
+ALIGNED = 32
 # Rows on a list beyond the k that are wanted, if not k more. With fewer, more queries would be searched twice.
 MORE = 64
 # Fewer queries than this do not make up for the copy of the bank, nor does a copy of more bytes for its memory.
@@ -59,7 +61,8 @@ class Shortlist:
         self.pays = True
         n, d = bank.shape
         self.mean = (bank.new_ones(n) if scale is None else scale) @ bank / n
-        self.rows = torch.ones(n, d + 2 * PARTS, dtype=torch.bfloat16)
+        self.rows = torch.zeros(n, -(-(d + 2 * PARTS) // ALIGNED) * ALIGNED, dtype=torch.bfloat16)
+        self.rows[:, d + PARTS : d + 2 * PARTS] = 1
         self.length = self.lost = self.added = 0.0  # the largest of all rows
         for start in range(0, n, _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
@@ -95,9 +98,9 @@ class Shortlist:
         # A cosine is 1 at most; query . row - row . row / 2, for distances, is largest where the row is the query.
         top = queries.new_ones(len(queries)) if self.offset is None else queries.square().sum(dim=1) / 2
         centered, added = queries - self.mean, queries @ self.mean - top
-        columns = self.rows.new_ones(len(queries), d + 2 * PARTS)
+        columns = self.rows.new_ones(len(queries), self.rows.shape[1])
         rounded = columns[:, :d].copy_(centered)
-        columns[:, d + PARTS :] = _in_parts(added)
+        columns[:, d + PARTS : d + 2 * PARTS] = _in_parts(added)
         rough, listed = search(
             columns, self.rows, _list_length(self.k), own=own, buffer=self.buffer.view(torch.bfloat16)
         )
