@@ -51,7 +51,7 @@ class Train(Section):
     epochs: Count
     steps: Count | None = None  # stop after so many steps; the learning rate is still planned for all epochs
     precision: Literal["auto", "bf16", "full"] = "auto"  # auto: bf16 where the hardware multiplies it
-    compile: bool = False  # the network and the views' color jitter, by torch.compile; on a CPU it needs a C++ compiler
+    compile: bool = False  # the network and the making of views, by torch.compile; on a CPU it needs a C++ compiler
     micro_batch_size: Count | None = None  # views embedded at a time, over all processes, and batch norm sees as many
     clip_norm: Positive | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of an average of the weights, scored and exported

@@ -72,9 +72,7 @@ def finetune(
         classifier = nn.Linear(width, len(classes)).to(train_pixels.device)
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
-        _train(
-            nn.Sequential(network, classifier), train_pixels, code, labeled, augment, rate, epochs, batch_size, seed
-        )
+        _train(nn.Sequential(network, classifier), train_pixels, code, labeled, augment, rate, epochs, batch_size, seed)
         logits = extract_features(nn.Sequential(network, classifier).eval(), test_pixels)
     return FinetuneResult(
         accuracy=(classes[logits.argmax(dim=1)] == test_y).double().mean().item(),

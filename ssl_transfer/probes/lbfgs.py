@@ -34,16 +34,18 @@ class Minimum:
 class History:
     """The last steps of each problem, oldest first, with the change of the gradient along each.
 
-    A problem that did not take a step has zeros there. ``products`` holds every step . change.
+    A problem that did not take a step has zeros there. ``products`` holds each step . each change that is not older
+    than it. Turning costs reading the history four times, so it is kept in ``dtype``, the one that the gradients
+    are computed in, and not in the float64 that they are summed in.
     """
 
-    def __init__(self, problems: int, numbers: int, device: torch.device):
+    def __init__(self, problems: int, numbers: int, *, dtype: torch.dtype, device: torch.device):
         length = max(10, min(LONGEST_HISTORY, HISTORY_NUMBERS // (problems * numbers)))
         self.length = length
         self.count = 0
         # Room for some more, so that the oldest are dropped many at a time.
         room = length + length // 4
-        self._steps = torch.zeros(problems, room, numbers, dtype=torch.float64, device=device)
+        self._steps = torch.zeros(problems, room, numbers, dtype=dtype, device=device)
         self._changes = torch.zeros_like(self._steps)
         self._products = torch.zeros(problems, room, room, dtype=torch.float64, device=device)
 
@@ -59,7 +61,7 @@ class History:
 
     @property
     def products(self) -> Float[Tensor, "a m m"]:
-        """Of every problem, each step . each change."""
+        """Of every problem, each step . each change, on and above the diagonal."""
         return self._products[:, : self.count, : self.count]
 
     def append(self, step: Float[Tensor, "a p"], change: Float[Tensor, "a p"], taken: Bool[Tensor, " a"]) -> None:
@@ -71,8 +73,7 @@ class History:
         self.count += 1
         self._steps[:, new] = step.where(useful, 0.0)
         self._changes[:, new] = change.where(useful, 0.0)
-        self.products[:, new, :] = (self.changes @ self._steps[:, new, :, None])[:, :, 0]
-        self.products[:, :, new] = (self.steps @ self._changes[:, new, :, None])[:, :, 0]
+        self.products[:, :, new] = _times(self.steps, self._changes[:, new])
 
     def bend(self, change_of_hessian: Callable[[Float[Tensor, "a m p"]], Float[Tensor, "a m p"]]) -> None:
         """Turn the changes into those that the same steps have under a Hessian that differs in a known way."""
@@ -95,19 +96,19 @@ class History:
             return precondition(vector)
         own = self.products.diagonal(dim1=1, dim2=2)
         later = self.products.triu() + torch.diag_embed((own == 0).double())
-        first = torch.linalg.solve_triangular(later, self.steps @ vector[:, :, None], upper=True)
-        vector = vector - (self.changes.mT @ first)[:, :, 0]
+        first = torch.linalg.solve_triangular(later, _times(self.steps, vector)[:, :, None], upper=True)[:, :, 0]
+        vector = vector - _times(self.changes.mT, first)
         vector = self._scale(own, precondition) * precondition(vector)
-        rest = own[:, :, None] * first - self.changes @ vector[:, :, None]
-        second = torch.linalg.solve_triangular(later.mT, rest, upper=False)
-        return vector + (self.steps.mT @ second)[:, :, 0]
+        rest = own * first - _times(self.changes, vector)
+        second = torch.linalg.solve_triangular(later.mT, rest[:, :, None], upper=False)[:, :, 0]
+        return vector + _times(self.steps.mT, second)
 
     def _scale(self, own: Tensor, precondition: Callable[[Tensor], Tensor]) -> Float[Tensor, "a 1"]:
         """How far ``precondition`` is off along the last step that each problem took."""
         order = torch.arange(1, self.count + 1, device=own.device)
         last = torch.where(own > 0, order, 0).argmax(dim=1)
         problem = torch.arange(len(own), device=own.device)
-        change = self.changes[problem, last]
+        change = self.changes[problem, last].double()
         expected = (change * precondition(change)).sum(dim=1)
         return torch.where(expected > 0, own[problem, last] / expected, 1.0)[:, None]
 
@@ -117,6 +118,11 @@ class History:
         self.steps.copy_(self._steps[:, kept].clone())
         self.changes.copy_(self._changes[:, kept].clone())
         self.products.copy_(self._products[:, kept, kept].clone())
+
+
+def _times(matrix: Float[Tensor, "a i j"], vector: Float[Tensor, "a j"]) -> Float[Tensor, "a i"]:
+    """``matrix @ vector`` at the precision of the matrix, given in float64."""
+    return (matrix @ vector.to(matrix)[:, :, None])[:, :, 0].double()
 
 
 @dataclass
@@ -148,8 +154,8 @@ def minimize(
     """Minimise ``s`` independent convex functions of ``p`` numbers together (Liu and Nocedal, 1989).
 
     A problem ends, and is no longer evaluated, when the decrease that its next step promises, half of
-    -gradient . direction, falls below ``tolerance`` times its value, or drowns in the rounding error of a value,
-    ``noise`` times it. A step that does not decrease the value enough is shortened while the others go on.
+    -gradient . direction, falls below ``tolerance`` times its value. Values have a rounding error of ``noise`` times
+    their size. A step that does not decrease the value enough is shortened while the others go on.
     ``history`` is new, or holds steps of earlier problems with nearly the same Hessians; it is filled further.
     """
     problem = torch.arange(len(start), device=start.device)
@@ -159,7 +165,7 @@ def minimize(
     end = Minimum(start.clone(), value.clone(), torch.zeros_like(problem, dtype=torch.bool), torch.zeros_like(problem))
     for evaluations in range(1, max_evaluations + 1):
         slope = (walk.gradient * walk.direction).sum(dim=1)
-        converged = _is_converged(walk, slope, tolerance, noise)
+        converged = -slope / 2 <= tolerance * walk.value.abs()
         done = converged if evaluations < max_evaluations else torch.ones_like(converged)
         if done.any():
             finished = walk.problem[done]
@@ -174,26 +180,25 @@ def minimize(
     return end
 
 
-def _is_converged(walk: _Walk, slope: Tensor, tolerance: float, noise: float) -> Bool[Tensor, " a"]:
-    promise = -slope * walk.length / 2
-    value = walk.value.abs()
-    shortened = walk.length < 1
-    return torch.where(shortened, promise <= noise * value, promise <= tolerance * value)
-
-
 def _step(
     walk: _Walk, slope: Tensor, evaluate: Evaluate, precondition: Precondition, noise: float, history: History
 ) -> None:
-    """Try a step in every problem: where it is good enough take it and turn, elsewhere shorten it."""
+    """Try a step in every problem: where it is good enough take it and turn, elsewhere shorten it.
+
+    Good enough is a sufficient decrease of the value (Armijo) or, where that drowns in rounding, of the slope: the
+    approximate Wolfe condition of Hager and Zhang (SIAM J. Optim., 2005, equation 4.1).
+    """
     trial = walk.point + walk.length[:, None] * walk.direction
     value, gradient = evaluate(trial, walk.problem)
-    promised = -slope * walk.length
+    slope_there = (gradient * walk.direction).sum(dim=1)
     decrease = walk.value - value
-    taken = decrease >= SUFFICIENT_DECREASE * promised - noise * walk.value.abs()
+    enough = decrease >= -SUFFICIENT_DECREASE * slope * walk.length
+    flat = (decrease >= -noise * walk.value.abs()) & (slope_there <= (2 * SUFFICIENT_DECREASE - 1) * slope)
+    taken = enough | flat
     history.append(trial - walk.point, gradient - walk.gradient, taken)
-    # The minimum of the parabola through both values and the slope; a value of NaN or infinity shortens most.
-    parabola = (promised / (2 * (promised - decrease))).nan_to_num(nan=0.0)
-    walk.length = torch.where(taken, 1.0, walk.length * parabola.clamp(SHORTEST_BACKTRACK, 0.5))
+    # Where the line through both slopes meets zero; one that is NaN or infinite shortens most.
+    share = (slope / (slope - slope_there)).nan_to_num(nan=0.0)
+    walk.length = torch.where(taken, 1.0, walk.length * share.clamp(SHORTEST_BACKTRACK, 0.5))
     walk.point = torch.where(taken[:, None], trial, walk.point)
     walk.value = torch.where(taken, value, walk.value)
     walk.gradient = torch.where(taken[:, None], gradient, walk.gradient)

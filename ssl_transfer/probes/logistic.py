@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ssl_transfer.probes.lbfgs import History, Minimum, Precondition, minimize
 
-# A fit ends when its next step promises less than this share of the objective. It is far below the 1e-6 we
-# want, since the promise is an estimate.
-TOLERANCE = 1e-9
+# A fit ends when its next step promises less than this share of the objective. The promise is an estimate: on five
+# tables of 50,000 rows no fit ended more than 4e-7 above its minimum, and 1e-6 is what we want.
+TOLERANCE = 3e-9
 # Rows from which the rough curvature is taken.
 CURVATURE_ROWS = 8192
 # Numbers in one tile of logits: rows are walked in tiles that stay in a processor's cache.
@@ -54,7 +54,7 @@ def fit_path(
     n, d = x.shape
     sample = x[:: max(1, n // CURVATURE_ROWS)]
     spectrum = torch.linalg.eigh(sample.T @ sample / len(sample))
-    history = History(1, num_classes * (d + 1), x.device)
+    history = History(1, num_classes * (d + 1), dtype=x.dtype, device=x.device)
     if start is None:
         start = torch.zeros(num_classes, d + 1, dtype=torch.float64, device=x.device)
     solutions: list[Tensor] = []
@@ -95,7 +95,7 @@ def fit_each(
         tolerance=TOLERANCE,
         noise=torch.finfo(x.dtype).eps,
         max_evaluations=max_evaluations,
-        history=History(s, num_classes * (d + 1), x.device),
+        history=History(s, num_classes * (d + 1), dtype=x.dtype, device=x.device),
     )
     return _collect([found], num_classes)
 
@@ -129,11 +129,13 @@ def _evaluate(
         label = labels[:, None, start : start + rows_at_once]
         logits = weight @ rows.mT + bias
         largest = logits.amax(dim=1, keepdim=True)
-        right = logits.gather(1, label)
-        exponential = logits.sub_(largest).exp_()
-        total = exponential.sum(dim=1, keepdim=True)
-        value += (total.log() + largest - right).sum(dim=(1, 2), dtype=torch.float64)
-        residual = exponential.div_(total).scatter_add_(1, label, torch.full_like(right, -1.0))
+        right = logits.gather(1, label) - largest
+        exponential = logits.sub_(largest).exp_().scatter_(1, label, 0.0)
+        # The wrong classes are summed alone: where they are all but impossible, one plus them would be just one.
+        wrong = exponential.sum(dim=1, keepdim=True)
+        value += ((wrong + right.expm1()).log1p() - right).sum(dim=(1, 2), dtype=torch.float64)
+        total = wrong + right.exp()
+        residual = exponential.div_(total).scatter_(1, label, -wrong / total)
         gradient[:, :, :-1] += residual @ rows
         gradient[:, :, -1] += residual.sum(dim=2)
     value = value / n + strengths / 2 * parameters[:, :, :-1].square().sum(dim=(1, 2))
@@ -164,12 +166,13 @@ def _kronecker(
     between_classes, classes = torch.linalg.eigh(p.mean(dim=0).diag() - p.T @ p / len(p))
     # Zero along "the same to every class", which changes no probability.
     between_classes = between_classes.clamp(min=between_classes[1].clamp(min=1e-12))[:, None]
-    between_features, features = (part.double() for part in spectrum)
-    curvature = between_classes * between_features.clamp(min=0) + strength
+    between_features, features = spectrum
+    curvature = between_classes * between_features.double().clamp(min=0) + strength
 
     def apply(gradient: Tensor, problem: Tensor) -> Tensor:
         rotated = classes.T @ gradient.unflatten(1, (len(parameters), -1))
-        weight = rotated[:, :, :-1] @ features / curvature @ features.T
+        weight = (rotated[:, :, :-1].to(x) @ features).double() / curvature
+        weight = (weight.to(x) @ features.T).double()
         return (classes @ torch.cat([weight, rotated[:, :, -1:] / between_classes], dim=2)).flatten(start_dim=1)
 
     return apply

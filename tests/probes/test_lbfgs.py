@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ssl_transfer.probes.lbfgs import History
+from ssl_transfer.probes.lbfgs import History, minimize
 
 P = 12
 
@@ -59,3 +59,27 @@ def test_a_full_history_forgets_its_oldest_steps_alone(monkeypatch):
     assert full.count == 10
     recent = history_of(steps[-10:], steps[-10:] @ hessian, torch.float64)
     torch.testing.assert_close(*(h.inverse_hessian(vector[None], lambda v: v) for h in (full, recent)))
+
+
+def test_values_of_three_digits_end_a_search_no_earlier_than_exact_ones():
+    """In a steep, narrow valley of which the gradients are exact."""
+    scales = torch.logspace(0, 5, P, dtype=torch.float64)
+    start = torch.randn(20, P, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def height(point):
+        return 1 + (torch.log(torch.cosh(point)) * scales).sum(dim=1) / scales.sum()
+
+    def end(digits):
+        found = minimize(
+            lambda point, problem: (height(point).round(decimals=digits), torch.tanh(point) * scales / scales.sum()),
+            start,
+            precondition=lambda gradient, problem: gradient,
+            tolerance=1e-9,
+            noise=10.0**-digits,
+            max_evaluations=500,
+            history=History(20, P, dtype=torch.float64, device=torch.device("cpu")),
+        )
+        assert found.converged.all()
+        return height(found.point) - 1
+
+    assert end(3).max() < 2 * end(15).max()
