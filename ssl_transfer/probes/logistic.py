@@ -16,6 +16,8 @@ TOLERANCE = 3e-9
 CURVATURE_ROWS = 8192
 # Numbers in one tile of logits: rows are walked in tiles that stay in a processor's cache.
 TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 26}
+# So many classes make a CPU's matrix library take half the time if the rows come first.
+ROWS_FIRST = range(6, 17)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def _evaluate(
     for start in range(0, n, rows_at_once):
         rows = x[:, start : start + rows_at_once]
         label = labels[:, None, start : start + rows_at_once]
-        logits = weight @ rows.mT + bias
+        logits = _product(weight, rows).add_(bias)
         largest = logits.amax(dim=1, keepdim=True)
         right = logits.gather(1, label) - largest
         exponential = logits.sub_(largest).exp_().scatter_(1, label, 0.0)
@@ -142,6 +144,12 @@ def _evaluate(
     gradient /= n
     gradient[:, :, :-1] += strengths[:, None, None] * parameters[:, :, :-1]
     return value, gradient.flatten(start_dim=1)
+
+
+def _product(weight: Float[Tensor, "s c d"], rows: Float[Tensor, "s t d"]) -> Float[Tensor, "s c t"]:
+    if weight.shape[1] in ROWS_FIRST and not weight.is_cuda:
+        return (rows @ weight.mT).mT.contiguous()
+    return weight @ rows.mT
 
 
 def _penalty(strength: float, num_classes: int, steps: Float[Tensor, "a m p"]) -> Float[Tensor, "a m p"]:

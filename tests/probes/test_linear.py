@@ -87,6 +87,15 @@ def test_awkward_rows_are_fitted_in_float32_and_float64_as_by_scikit_learn(name)
             assert reached <= best * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("num_classes", [3, 10, 40])
+def test_the_product_is_the_same_in_either_order(num_classes):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, num_classes, 5, dtype=torch.float64, generator=generator)
+    rows = torch.randn(2, 50, 5, dtype=torch.float64, generator=generator)
+    product = logistic._product(weight, rows)
+    torch.testing.assert_close(product, torch.einsum("scd,std->sct", weight, rows))
+
+
 def test_the_objective_is_mean_cross_entropy_and_half_the_penalised_weights():
     x, y = (part[:80] for part in digits())
     fit = fit_path(x, y, torch.tensor([0.02], dtype=torch.float64), num_classes=10)
