@@ -165,7 +165,7 @@ def minimize(
     end = Minimum(start.clone(), value.clone(), torch.zeros_like(problem, dtype=torch.bool), torch.zeros_like(problem))
     for evaluations in range(1, max_evaluations + 1):
         slope = (walk.gradient * walk.direction).sum(dim=1)
-        converged = -slope / 2 <= tolerance * walk.value.abs()
+        converged = slope.abs() / 2 <= tolerance * walk.value.abs()
         done = converged if evaluations < max_evaluations else torch.ones_like(converged)
         if done.any():
             finished = walk.problem[done]
