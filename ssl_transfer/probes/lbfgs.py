@@ -151,7 +151,7 @@ def minimize(
     max_evaluations: int,
     history: History,
 ) -> Minimum:
-    """Minimise ``s`` independent convex functions of ``p`` numbers together (Liu and Nocedal, 1989).
+    """Minimize ``s`` independent convex functions of ``p`` numbers together (Liu and Nocedal, 1989).
 
     A problem ends, and is no longer evaluated, when the decrease that its next step promises, half of
     -gradient . direction, falls below ``tolerance`` times its value. Values have a rounding error of ``noise`` times

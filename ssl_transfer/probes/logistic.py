@@ -42,9 +42,9 @@ def fit_path(
     start: Float[Tensor, "c d_plus_1"] | None = None,
     max_evaluations: int = 2000,
 ) -> LogisticFit:
-    """Minimise mean cross-entropy + strength / 2 |weight|^2 for each strength; the bias is not penalised.
+    """Minimize mean cross-entropy + strength / 2 |weight|^2 for each strength; the bias is not penalized.
 
-    scikit-learn's ``LogisticRegression(C)`` minimises the same objective for ``C = 1 / (strength n)``: a
+    scikit-learn's ``LogisticRegression(C)`` minimizes the same objective for ``C = 1 / (strength n)``: a
     strength means the same amount of smoothing whatever the number of rows. ``labels`` are 0 to
     ``num_classes - 1``.
 
@@ -154,9 +154,9 @@ def _product(weight: Float[Tensor, "s c d"], rows: Float[Tensor, "s t d"]) -> Fl
 
 def _penalty(strength: float, num_classes: int, steps: Float[Tensor, "a m p"]) -> Float[Tensor, "a m p"]:
     """The penalty's Hessian times some steps: ``strength`` on every weight and nothing on the biases."""
-    penalised = strength * steps
-    penalised.unflatten(2, (num_classes, -1))[..., -1] = 0
-    return penalised
+    penalized = strength * steps
+    penalized.unflatten(2, (num_classes, -1))[..., -1] = 0
+    return penalized
 
 
 def _kronecker(

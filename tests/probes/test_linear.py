@@ -96,7 +96,7 @@ def test_the_product_is_the_same_in_either_order(num_classes):
     torch.testing.assert_close(product, torch.einsum("scd,std->sct", weight, rows))
 
 
-def test_the_objective_is_mean_cross_entropy_and_half_the_penalised_weights():
+def test_the_objective_is_mean_cross_entropy_and_half_the_penalized_weights():
     x, y = (part[:80] for part in digits())
     fit = fit_path(x, y, torch.tensor([0.02], dtype=torch.float64), num_classes=10)
     weight, bias = fit.parameters[0, :, :-1], fit.parameters[0, :, -1]
@@ -143,7 +143,7 @@ def split():
     return x[:1300], y[:1300], x[1300:], y[1300:]
 
 
-def test_the_probe_is_scikit_learn_on_standardised_features_with_the_strength_chosen_on_the_held_out_tenth(split):
+def test_the_probe_is_scikit_learn_on_standardized_features_with_the_strength_chosen_on_the_held_out_tenth(split):
     train_x, train_y, test_x, test_y = split
     result = linear_probe(*split, strengths=STRENGTHS, seed=3)
     held_out = held_out_tenth(train_y, seed=3)
