@@ -21,12 +21,12 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
-from ssl_transfer.checkpoint import build_model, load_model
 from ssl_transfer.data import load_images
+from ssl_transfer.features.model_features import Subject, make_subject
+from ssl_transfer.models.checkpoint import build_model, load_model
 from ssl_transfer.probes.splits import rank_in_class
-from ssl_transfer.scoring import measures
-from ssl_transfer.scoring.scores import Score
-from ssl_transfer.scoring.subject import Subject, make_subject
+from ssl_transfer.scores import measures
+from ssl_transfer.scores.score import Score
 
 DRAWS = 10
 

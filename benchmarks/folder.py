@@ -30,7 +30,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from ssl_transfer.data import Batches, load_images
-from ssl_transfer.data.decode import decode
+from ssl_transfer.data.sources.decode import decode
 
 WARM_UP = 2  # batches
 

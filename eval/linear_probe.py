@@ -8,34 +8,8 @@ accelerate launch eval/linear_probe.py runs/cifar10-transfer --protocol augmente
 docs/evaluation.md defines the protocols: lbfgs (the default), sgd as in DINOv2, augmented as in MoCo and SimCLR.
 """
 
-import argparse
-
-from ssl_transfer.scoring import measures
-from ssl_transfer.scoring.program import evaluate
-from ssl_transfer.scoring.scores import Score
-from ssl_transfer.scoring.subject import Subject
-
-
-def measure(subject: Subject, given: argparse.Namespace) -> list[Score]:
-    """Score the features by the protocol that was named."""
-    return measures.linear_probe(
-        subject,
-        protocol=given.protocol,
-        epochs=given.epochs,
-        augment=given.augment,
-        folds=given.folds,
-        seed=given.seed,
-    )
-
+from ssl_transfer.evaluation import evaluate
+from ssl_transfer.scores.linear_probe import LinearProbe
 
 if __name__ == "__main__":
-    evaluate(
-        __doc__,
-        measure,
-        ("--protocol", {"default": "lbfgs", "choices": ["lbfgs", "sgd", "augmented"]}),
-        ("--epochs", {"type": int, "default": 10, "help": "of the protocols sgd and augmented"}),
-        ("--augment", {"default": "crop", "metavar": "PRESET", "help": "what the protocol augmented shows"}),
-        ("--folds", {"action": "store_true", "help": "one probe for each predefined fold of stl10: mean and sd"}),
-        ("--seed", {"type": int, "default": 0, "help": "which training images are held out"}),
-        together=lambda given: given.protocol == "augmented",
-    )
+    evaluate(__doc__, LinearProbe)

@@ -91,8 +91,9 @@ def _score(given: argparse.Namespace) -> None:
     runs.read_recipe(given.run)
     loaded = config.load(given.run / "recipe.yaml", given.overrides)
     from ssl_transfer import recipe
+    from ssl_transfer.rescore import rescore
 
-    recipe.rescore(loaded, given.run)
+    rescore(loaded, given.run)
     recipe.leave()
 
 

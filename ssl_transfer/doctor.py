@@ -9,14 +9,14 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_transfer import config, runs
-from ssl_transfer.building.data import open_images
-from ssl_transfer.building.teacher import open_teacher, teacher_name
+from ssl_transfer.building.data import OpenSplits
 from ssl_transfer.context import Context
 from ssl_transfer.data import Images
 from ssl_transfer.errors import user_mistakes
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import effective_rank, extract_features, knn_leave_one_out, raw_pixels
-from ssl_transfer.probes.intake import batch_norm_mismatch
+from ssl_transfer.probes.batch_norm_statistics import batch_norm_mismatch
+from ssl_transfer.teachers.loading import open_teacher
 
 NEIGHBORS = 20
 PAIRED = 2000  # rows of which all pairs are looked at: 2,000 have two million
@@ -66,9 +66,9 @@ def diagnose(path: Path, overrides: list[str], count: int) -> None:
     with user_mistakes():
         folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]
         model, report = open_teacher(teacher, folder)
-        images = open_images(recipe, "train", context)
+        images = OpenSplits(context).opened(recipe, "train")
         lines, complaints = examine(context.place(model), teacher.output, images, count)
-    context.say(f"teacher: {teacher_name(teacher)}, output {teacher.output}")
+    context.say(f"teacher: {teacher.title}, output {teacher.output}")
     for line in [*report, *lines, "", *([f"! {text}" for text in complaints] or ["Nothing looks wrong."])]:
         context.say(line)
 

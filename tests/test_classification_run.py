@@ -12,8 +12,8 @@ from torch import nn
 
 from ssl_transfer import config, recipe
 from ssl_transfer.building.optimizer import learning_rate
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.errors import UserError
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.training.optim import create_optimizer
 
 TEACHER = """

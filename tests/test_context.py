@@ -9,7 +9,6 @@ from accelerate.utils import DynamoBackend
 
 from ssl_transfer import config
 from ssl_transfer.context import Context
-from ssl_transfer.scoring import program
 from tests.test_config import PRETRAIN
 
 

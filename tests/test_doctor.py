@@ -10,7 +10,7 @@ from ssl_transfer.cli import main
 from ssl_transfer.data import Images
 from ssl_transfer.doctor import examine, geometry_of
 from ssl_transfer.models import Backbone, EmbeddingHead, EmbeddingModel, Preprocessing, create_backbone
-from ssl_transfer.probes.intake import batch_norm_mismatch
+from ssl_transfer.probes.batch_norm_statistics import batch_norm_mismatch
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 UNNORMALIZED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

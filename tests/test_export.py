@@ -14,12 +14,12 @@ import yaml
 from torchvision.transforms.v2.functional import normalize
 
 from ssl_transfer import config, runs
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
 from ssl_transfer.export import programs, timm_folder
 from ssl_transfer.export.artifact import run_outputs
 from ssl_transfer.export.folder import export_run
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
 
 COLORS = {"mean": (0.49139968, 0.1, 0.44653124), "std": (0.24703233, 1 / 3, 0.26158768)}
 EMBEDDING, PROJECTION = HeadSpec("embedding", 5), HeadSpec("projection", 6, 7)

@@ -3,8 +3,8 @@
 import pytest
 
 from ssl_transfer import config
+from ssl_transfer.catalog.label_losses import ARGUMENTS
 from ssl_transfer.errors import UserError
-from ssl_transfer.losses.labels import ARGUMENTS
 
 
 def load(recipes, *overrides: str) -> config.Recipe:

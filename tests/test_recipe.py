@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_transfer import config, recipe, runs
-from ssl_transfer.checkpoint import ModelSpec, build_model, save_model
 from ssl_transfer.errors import UserError
+from ssl_transfer.models.checkpoint import ModelSpec, build_model, save_model
 from ssl_transfer.training.engine import Interrupted
 
 ROOT = Path(__file__).parent.parent

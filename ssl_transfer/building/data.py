@@ -13,28 +13,71 @@ from ssl_transfer.data.subset import held_out_images, learned_images
 Part = Literal["training", "train", "test"]
 
 
-def open_images(recipe: config.Recipe, part: Part, context: Context) -> Images:
-    """The images that are trained on, or whose labels probes learn from, or that are scored; on the device."""
-    images = context.main_first(lambda: read_images(recipe, part))  # one process downloads, the others find the files
-    return images.to(context.device)
+class OpenSplits:
+    """The splits that a run has opened: each is read once and put on the device once, whoever asks for it.
 
+    Recipes that name the same data set in the same way, such as a student and its teacher, share it. A recipe that is
+    about to train lets go of what it does not use itself (:meth:`keep_only`).
+    """
 
-def open_training(recipe: config.Recipe, context: Context) -> tuple[Images, Images]:
-    """The images that are trained on, and those that a monitor looks at: held out of them, or the same."""
-    data = recipe.data
-    whole = context.main_first(lambda: _load(recipe, "training"))
-    trained_on = _seen(data, "training", whole).to(context.device)
-    return trained_on, trained_on if data.held_out is None else held_out_images(whole, data.held_out).to(context.device)
+    def __init__(self, context: Context):
+        self._context = context
+        self._listed: dict[str, Images] = {}
+        self._opened: dict[str, Images] = {}
+
+    def listed(self, recipe: config.Recipe, part: Part) -> Images:
+        """The images of a part to ask for their number and labels: those of files are neither decoded nor checked."""
+        key = _key(recipe, part)
+        if key not in self._listed:
+            self._listed[key] = self._opened[key] if key in self._opened else _load(recipe, part, decode=False)
+        return _seen(recipe.data, part, self._listed[key])
+
+    def opened(self, recipe: config.Recipe, part: Part) -> Images:
+        """The images of a part, on the device; one process downloads what has to be, the others find the files."""
+        return _seen(recipe.data, part, self._whole(recipe, part))
+
+    def scored(self, recipe: config.Recipe, part: Part) -> Images:
+        """What a model sees of a part when it is scored, on the device."""
+        return scored_part(recipe, self.opened(recipe, part))
+
+    def opened_training(self, recipe: config.Recipe) -> tuple[Images, Images]:
+        """The images that are trained on, and those that a monitor looks at: held out of them, or the same."""
+        trained_on, held_out = self.opened(recipe, "training"), recipe.data.held_out
+        if held_out is None:
+            return trained_on, trained_on
+        return trained_on, held_out_images(self._whole(recipe, "training"), held_out)
+
+    def keep_only(self, recipe: config.Recipe) -> None:
+        """Let go of all splits but those that ``recipe`` names."""
+        parts: tuple[Part, ...] = ("training", "train", "test")
+        own = {_key(recipe, part) for part in parts}
+        for kept in (self._listed, self._opened):
+            for key in kept.keys() - own:
+                del kept[key]
+
+    def _whole(self, recipe: config.Recipe, part: Part) -> Images:
+        key = _key(recipe, part)
+        if key not in self._opened:
+            images = self._context.main_first(lambda: _load(recipe, part))
+            self._opened[key] = images.to(self._context.device)
+        return self._opened[key]
 
 
 def list_images(recipe: config.Recipe, part: Part) -> Images:
-    """The same images to ask for their number and labels: those of files are neither decoded nor checked."""
+    """The images of a part without a run around them, to ask for their number and labels: none is decoded."""
     return _seen(recipe.data, part, _load(recipe, part, decode=False))
 
 
 def read_images(recipe: config.Recipe, part: Part) -> Images:
-    """The same images without a run around them."""
+    """The images of a part without a run around them."""
     return _seen(recipe.data, part, _load(recipe, part))
+
+
+def _key(recipe: config.Recipe, part: Part) -> str:
+    """All that decides what is read for a part."""
+    data = recipe.data
+    how = data.model_dump_json(include={"dataset", "root", "image_size", "on_error", "resident", "train_classes"})
+    return f"{how} {data.splits[part]}"
 
 
 def _seen(data: config.Data, part: Part, split: Images) -> Images:
@@ -62,12 +105,12 @@ def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
     )
 
 
-def scored_splits(recipe: config.Recipe, open_part: Callable[[Part], Images]) -> tuple[Images, Images]:
-    """What probes learn from and what is scored, as ``open_part`` gives them, with the same numbers for classes.
+def scored_splits(recipe: config.Recipe, get: Callable[[config.Recipe, Part], Images]) -> tuple[Images, Images]:
+    """What probes learn from and what is scored, as ``get`` gives a recipe's parts, with the same numbers for classes.
 
     A model's own classifier has the numbers of the images that it was trained on, so they have those.
     """
-    train, test = open_part("train"), open_part("test")
+    train, test = get(recipe, "train"), get(recipe, "test")
     splits = recipe.data.splits
     if recipe.classifies and train.class_names is not None and splits["training"] != splits["train"]:
         train = train.numbered_like(list_images(recipe, "training"))

@@ -4,9 +4,9 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from ssl_transfer import config
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.data import Images
 from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import ModelSpec, build_model
 from ssl_transfer.models.freezing import freeze_stages
 
 
@@ -25,26 +25,8 @@ def model_spec(recipe: config.Recipe, images: Images) -> ModelSpec:
         std=recipe.model.std or std,
         drop_path=recipe.model.drop_path,
         pooling=recipe.model.pooling,
-        head=_head(recipe, images),
+        head=recipe.task.model_head(recipe.model.embedding_dim, images),
     )
-
-
-def _head(recipe: config.Recipe, images: Images) -> HeadSpec | None:
-    task = recipe.task
-    if recipe.classifies:
-        if images.classes is None:
-            raise ValueError(
-                f"{images.name} {images.split} has no labels to learn: leave out task.labels, or choose other data"
-            )
-        return HeadSpec("classifier", images.classes)
-    if isinstance(task, config.SimCLR):
-        return HeadSpec("projection", task.projection_dim, task.hidden_dim)
-    if isinstance(task, config.MoCo):
-        layers = {"linear": 1, "mlp": 2}[task.head]
-        return HeadSpec("projection", task.projection_dim, task.hidden_dim, num_layers=layers, batch_norm=False)
-    if isinstance(task, config.MoCoV3):
-        return HeadSpec("projection", task.projection_dim, task.hidden_dim, num_layers=task.projection_layers)
-    return None if recipe.model.embedding_dim is None else HeadSpec("embedding", recipe.model.embedding_dim)
 
 
 def untrained(recipe: config.Recipe, spec: ModelSpec) -> EmbeddingModel:

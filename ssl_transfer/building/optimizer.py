@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ssl_transfer import config
+from ssl_transfer.schedules import constant, multi_step, warmup_cosine
 from ssl_transfer.training.optim import create_optimizer
-from ssl_transfer.training.schedules import constant, multi_step, warmup_cosine
 
 
 def build_optimizer(recipe: config.Recipe, task: nn.Module) -> Optimizer:
@@ -22,7 +22,7 @@ def build_optimizer(recipe: config.Recipe, task: nn.Module) -> Optimizer:
         momentum=optim.momentum,
         decay_all=optim.decay_all is not None,
         **(optim.lars.model_dump() if optim.lars else {}),
-        lr_scales={"loss": recipe.task.proxy_lr_scale} if isinstance(recipe.task, config.Metric) else {},
+        lr_scales=recipe.task.lr_scales,
     )
 
 

@@ -2,22 +2,12 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from ssl_transfer.config.fields import Count, NotNegative, Probability, Range, Section
-from ssl_transfer.config.messages import suggest
-from ssl_transfer.data.presets import PRESETS
+from ssl_transfer.catalog.presets import PRESETS
+from ssl_transfer.section import Count, NotNegative, Preset, Probability, Range, Section
 
 HELD_OUT = "held_out"  # as ``test``: what ``held_out`` keeps from training
-
-
-def _known_preset(name: str) -> str:
-    if name not in PRESETS:
-        raise ValueError(f"there is no such preset{suggest(name, PRESETS)}")
-    return name
-
-
-Preset = Annotated[str, AfterValidator(_known_preset)]
 
 
 class Augment(Section):

@@ -10,12 +10,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from ssl_transfer.config.fields import Section
-from ssl_transfer.config.messages import first_line, short, suggest
 from ssl_transfer.config.schema import Recipe
-from ssl_transfer.config.scores import Score
-from ssl_transfer.config.tasks import Task
 from ssl_transfer.errors import UserError
+from ssl_transfer.scores import KINDS
+from ssl_transfer.section import Section, first_line, short, suggest
+from ssl_transfer.tasks.sections import Task
 
 
 def dump(recipe: Recipe) -> str:
@@ -67,7 +66,7 @@ def _validated(raw: dict[str, Any], path: Path, overrides: Sequence[str]) -> Rec
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        problems += [_sentence(detail) for detail in error.errors()]
+        problems += [sentence(detail) for detail in error.errors()]
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise UserError(f"{path}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
@@ -179,14 +178,14 @@ _TASK_KEYS = {
 }
 
 
-def _sentence(detail: Any) -> str:
-    """One problem found by pydantic, in our words: where, what was given, what is allowed."""
+def sentence(detail: Any, model: type[Section] = Recipe) -> str:
+    """One problem that pydantic found in a section, in our words: where, what was given, what is allowed."""
     place = [part for part in detail["loc"] if part not in _TAGS]
     path = ".".join(map(str, place))
     given, kind, context = detail.get("input"), detail["type"], detail.get("ctx", {})
     tell: dict[str, Callable[[], str]] = {
         "missing": lambda: "is missing",
-        "extra_forbidden": lambda: f"is no key here{suggest(place[-1], _fields(detail['loc']))}",
+        "extra_forbidden": lambda: f"is no key here{suggest(place[-1], _fields(detail['loc'], model))}",
         "literal_error": lambda: f"cannot be {short(given)}{suggest(given, _quoted(context['expected']))}",
         "union_tag_invalid": lambda: (
             f"kind cannot be {context['tag']!r}{suggest(context['tag'], _quoted(context['expected_tags']))}"
@@ -199,9 +198,8 @@ def _sentence(detail: Any) -> str:
     return f"{path}: {words}" if path else words
 
 
-def _fields(location: tuple) -> list[str]:
+def _fields(location: tuple, model: Any) -> list[str]:
     """The keys allowed where pydantic met an unknown one, found by walking the schema along the location."""
-    model: Any = Recipe
     for part in location[:-1]:
         if part in _TAGS:
             model = _TAGS[part]
@@ -218,9 +216,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
 
 
 _TAGS: dict[Any, type[Section]] = {
-    get_args(kind.model_fields["kind"].annotation)[0]: kind
-    for union in (Task, Score)
-    for kind in get_args(get_args(union)[0])
+    get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in (*get_args(get_args(Task)[0]), *KINDS)
 }
 
 

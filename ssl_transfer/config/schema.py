@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from ssl_transfer.config.data import Data
-from ssl_transfer.config.fields import Section
-from ssl_transfer.config.messages import short
-from ssl_transfer.config.model import Model, Teacher
-from ssl_transfer.config.scores import LEARNING, Classification, Monitor, Scores
-from ssl_transfer.config.tasks import Metric, Pretraining, Task
+from ssl_transfer.config.model import Model
 from ssl_transfer.config.training import Optim, Train
+from ssl_transfer.scores import Scores
+from ssl_transfer.section import Section, short
+from ssl_transfer.tasks.sections import Task
+from ssl_transfer.tasks.sections.pretraining import Pretraining
+from ssl_transfer.teachers.section import Teacher
 
 
 class Recipe(Section):
@@ -30,12 +31,12 @@ class Recipe(Section):
     @property
     def classifies(self) -> bool:
         """Whether the model ends in a classifier that learns labels."""
-        return self.task.kind == "classify" or getattr(self.task, "labels", None) is not None
+        return self.task.classifies
 
     @property
     def learns_labels(self) -> bool:
         """Whether the labels of the images that are trained on decide anything of the model."""
-        return self.classifies or isinstance(self.task, Metric)
+        return self.task.learns_labels
 
     @property
     def teacher(self) -> Teacher | None:
@@ -45,11 +46,8 @@ class Recipe(Section):
     @property
     def outputs(self) -> list[str]:
         """What the trained model gives, by name: its features, and what its head gives if it has one."""
-        if self.classifies:
-            return ["features", "logits"]
-        if isinstance(self.task, Pretraining):
-            return ["features", "projection"]
-        return ["features"] if self.model.embedding_dim is None else ["features", "embedding"]
+        output = self.task.model_output(self.model.embedding_dim)
+        return ["features"] if output is None else ["features", output]
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -65,13 +63,14 @@ class Recipe(Section):
             )
         if self.classifies and self.model.embedding_dim is not None:
             raise ValueError("a model that learns labels ends in a classifier: leave out model.embedding_dim")
-        if not self.classifies and any(kind.kind == "classification" for kind in self.score):
-            raise ValueError("score classification needs a classifier: write task.kind=classify or task.labels=true")
-        if any(kind.kind == "linear_probe" and kind.folds for kind in self.score):
+        for kind in self.score:
+            if kind.needs_classifier and not self.classifies:
+                raise ValueError(f"score {kind.kind} needs a classifier: write task.kind=classify or task.labels=true")
+        if any(kind.needs_folds for kind in self.score):
             self._refuse_other_folds()
         self._refuse_meaningless_scores()
         self._refuse_other_outputs()
-        if self.task.kind in ("fitnet", "attention_transfer", "vid") and self.train.micro_batch_size is not None:
+        if getattr(self.task, "compares_maps", False) and self.train.micro_batch_size is not None:
             raise ValueError(
                 f"{self.task.kind} is a mean over images: lower data.batch_size instead of micro_batch_size"
             )
@@ -90,20 +89,20 @@ class Recipe(Section):
         """What was learned from labels is scored on other images, of the same classes."""
         data, test = self.data, self.data.splits["test"]
         for kind in self.score:
-            if isinstance(kind, Monitor) and self.learns_labels and data.held_out is None:
+            if kind.kind == "monitor" and self.learns_labels and data.held_out is None:
                 raise ValueError(
                     "score monitor would classify images whose labels the model learns: hold some out of training with "
                     "data.held_out"
                 )
-            if not isinstance(kind, (*LEARNING, Classification)):
+            if kind.learned_from is None:
                 continue
-            learned_from = data.splits["training" if isinstance(kind, Classification) else "train"]
+            learned_from = data.splits[kind.learned_from]
             if not data.share_classes(learned_from, test):
                 raise ValueError(
                     f"score {kind.kind} needs test images of the classes that were learned, and the splits "
                     f"{learned_from} and {test} of {data.dataset} share none: score retrieval and clustering instead"
                 )
-            if isinstance(kind, LEARNING) and learned_from == test and not data.tests_held_out:
+            if kind.learned_from == "train" and learned_from == test and not data.tests_held_out:
                 raise ValueError(
                     f"score {kind.kind} would learn from the images that it is scored on, the split {test}: name "
                     "another in data.test or data.train"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ssl_transfer.config.fields import Count, Counts, NotNegative, Positive, Section
+from ssl_transfer.section import Count, Counts, NotNegative, Positive, Section
 
 
 class Lars(Section):

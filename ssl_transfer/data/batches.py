@@ -7,11 +7,11 @@ from functools import lru_cache, partial
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from ssl_transfer.data.augment import Augment
 from ssl_transfer.data.counter import epoch_order
+from ssl_transfer.data.device import to_device
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sampling import ClassBalanced
-from ssl_transfer.data.transfer import to_device
+from ssl_transfer.data.views.augment import Augment
 
 
 @dataclass(frozen=True)

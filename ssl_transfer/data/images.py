@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
-from ssl_transfer.data.streaming import IndexOf, PixelReader, StreamedPixels
-from ssl_transfer.data.transfer import to_device
+from ssl_transfer.data.device import to_device
+from ssl_transfer.data.sources.streaming import IndexOf, PixelReader, StreamedPixels
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ssl_transfer.checkpoint import ModelSpec
 from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import ModelSpec
 
 
 @dataclass(frozen=True)

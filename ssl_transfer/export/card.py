@@ -1,19 +1,16 @@
 """The model card: what was trained from what, how well it does by which protocol, and how to load it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from ssl_transfer import config
-from ssl_transfer.building.teacher import teacher_name
-from ssl_transfer.checkpoint import ModelSpec
 from ssl_transfer.export.artifact import Artifact
 from ssl_transfer.models import EmbeddingModel
-from ssl_transfer.runs import RunInfo
-from ssl_transfer.scoring.scores import Score
+from ssl_transfer.models.checkpoint import ModelSpec
+from ssl_transfer.runs import RunInfo, read_scores
+from ssl_transfer.scores.score import Score
 
 _CARD = """\
 ---
@@ -79,7 +76,7 @@ def model_card(
         load=_load(artifact, location),
         notes="\n".join(artifact.notes),
         facts=_bullets(_facts(recipe, info, model, spec)),
-        scores=_scores(run / "scores.json"),
+        scores=_scores(run),
         recipe=config.dump(recipe),
         versions=_bullets(info.versions or {"ssl-transfer": "not recorded by the run"}),
     )
@@ -87,7 +84,7 @@ def model_card(
 
 def _summary(recipe: config.Recipe, spec: ModelSpec) -> str:
     teacher = recipe.teacher
-    learned = "" if teacher is None else f" from the teacher {teacher_name(teacher)} (its {teacher.output})"
+    learned = "" if teacher is None else f" from the teacher {teacher.title} (its {teacher.output})"
     return f"`{spec.backbone}` trained by `{recipe.task.kind}`{learned} on `{recipe.data.dataset}` with ssl-transfer."
 
 
@@ -125,28 +122,26 @@ def _start(model: config.Model) -> str:
     return f"pretrained weights of timm{kept}"
 
 
-def _scores(path: Path) -> str:
-    if not path.is_file():
+def _scores(run: Path) -> str:
+    found = read_scores(run)
+    if found is None:
         return "None were taken."
-    content = json.loads(path.read_text())
-    scores = content["scores"]
-    models = list(dict.fromkeys(score["model"] for score in scores))
-    metrics = list(dict.fromkeys(score["metric"] for score in scores))
-    cells = {(score["model"], score["metric"]): _percent(score) for score in scores}
-    rows = [[model, *(cells.get((model, metric), "") for metric in metrics)] for model in models]
-    protocols = {score["metric"]: _protocol(score) for score in reversed(scores)}
-    table = _table(["%", *metrics], rows)
-    return f"{table}\n\nTaken on {content['date']}, on `{content['dataset']}`:\n\n" + _bullets(
-        {metric: protocols[metric] for metric in metrics}
+    table = found.table
+    rows = [[model, *(_percent(score) for score in table.row(model))] for model in table.models]
+    protocols = {score.metric: _protocol(score) for score in reversed(found.scores)}
+    return (
+        _table(["%", *table.metrics], rows)
+        + f"\n\nTaken on {found.about['date']}, on `{found.about['dataset']}`:\n\n"
+        + _bullets({metric: protocols[metric] for metric in table.metrics})
     )
 
 
-def _percent(score: Mapping[str, Any]) -> str:
-    return Score(**score).percent + ("" if score["n"] is None else f" (n={score['n']})")
+def _percent(score: Score | None) -> str:
+    return "" if score is None else score.percent + ("" if score.n is None else f" (n={score.n})")
 
 
-def _protocol(score: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in score["protocol"].items())
+def _protocol(score: Score) -> str:
+    return ", ".join(f"{key} {value}" for key, value in score.protocol.items())
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

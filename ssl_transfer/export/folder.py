@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ssl_transfer import config, runs
-from ssl_transfer.checkpoint import ModelSpec, load_model
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.export.artifact import Artifact
 from ssl_transfer.export.card import model_card
@@ -14,6 +13,8 @@ from ssl_transfer.export.hub import check_name, push
 from ssl_transfer.export.programs import write_onnx, write_torch_program
 from ssl_transfer.export.timm_folder import write_timm_folder
 from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import ModelSpec, load_model
+from ssl_transfer.section import suggest
 
 FORMATS: dict[str, Callable[[Path, EmbeddingModel, ModelSpec], Artifact]] = {
     "timm": write_timm_folder,
@@ -39,7 +40,7 @@ def export_run(
         UserError: something a person can mend, in one sentence.
     """
     if file_format not in FORMATS:
-        raise UserError(f"there is no export format {file_format!r}{config.suggest(file_format, FORMATS)}")
+        raise UserError(f"there is no export format {file_format!r}{suggest(file_format, FORMATS)}")
     recipe, info = runs.read_recipe(run), runs.read_info(run)
     if info is None or not info.finished:
         done = "not started" if info is None else f"at step {info.steps:,} of {info.total_steps:,}"

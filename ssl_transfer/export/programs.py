@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssl_transfer.checkpoint import ModelSpec
 from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
 from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import ModelSpec
 
 
 @contextmanager

@@ -10,10 +10,10 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from ssl_transfer.checkpoint import ModelSpec, load_model
 from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
 from ssl_transfer.files import write_json
 from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import ModelSpec, load_model
 
 # What timm knows of an architecture that holds for these weights too; the rest is of the weights it offers.
 _KEPT = ("first_conv", "classifier", "fixed_input_size", "min_input_size", "pool_size")
@@ -138,7 +138,7 @@ def _our_python(model: EmbeddingModel) -> str:
     outputs = "features" if model.head is None else f"features and {model.head.output_name}"
     return (
         "from pathlib import Path\n"
-        "from ssl_transfer.checkpoint import load_model\n\n"
+        "from ssl_transfer.models.checkpoint import load_model\n\n"
         'model, spec = load_model(Path("{location}"))\n'
         f"outputs = model.outputs(images)  # images in [0, 1]; gives {outputs}\n"
     )

@@ -29,6 +29,10 @@ class EmbeddingModel(nn.Module):
         """Pooled features of the backbone, before the head."""
         return self.backbone(images)
 
+    def width_of(self, output: str) -> int:
+        """The width of an output by its name: that of the features, or else of what the head gives."""
+        return self.num_features if output == "features" else self.embedding_dim
+
     def outputs(self, images: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _"]]:
         """All that the model gives, by name: ``features``, and what the head gives by the head's ``output_name``."""
         features = self.backbone(images)

@@ -13,7 +13,7 @@ class Perceptron(nn.Module):
 
     A ReLU follows every layer but the last (after its batch norm if there is one), as in SimCLR, MoCo, SimSiam and
     SwAV. The activations have no weights, so a file does not tell; heads are given only by the rows of
-    :mod:`ssl_transfer.models.foreign.formats` whose tools do it so.
+    :mod:`ssl_transfer.catalog.checkpoint_formats` whose tools do it so.
     """
 
     output_name = "projection"

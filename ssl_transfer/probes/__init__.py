@@ -1,33 +1,57 @@
-from ssl_transfer.probes.agreement import Agreement as Agreement
-from ssl_transfer.probes.agreement import agreement as agreement
-from ssl_transfer.probes.agreement import distance_spearman as distance_spearman
-from ssl_transfer.probes.agreement import linear_cka as linear_cka
-from ssl_transfer.probes.agreement import neighbor_overlap as neighbor_overlap
-from ssl_transfer.probes.agreement import retention as retention
-from ssl_transfer.probes.classification import ClassificationScores as ClassificationScores
-from ssl_transfer.probes.classification import classification as classification
-from ssl_transfer.probes.classification import expected_calibration_error as expected_calibration_error
-from ssl_transfer.probes.clustering import ClusteringScores as ClusteringScores
-from ssl_transfer.probes.clustering import clustering as clustering
-from ssl_transfer.probes.features import Features as Features
-from ssl_transfer.probes.features import extract_features as extract_features
-from ssl_transfer.probes.features import load_feature_file as load_feature_file
-from ssl_transfer.probes.features import raw_pixels as raw_pixels
-from ssl_transfer.probes.few_shot import FewShotScore as FewShotScore
-from ssl_transfer.probes.few_shot import few_shot as few_shot
-from ssl_transfer.probes.finetune import FinetuneResult as FinetuneResult
-from ssl_transfer.probes.finetune import finetune as finetune
-from ssl_transfer.probes.health import alignment as alignment
-from ssl_transfer.probes.health import effective_rank as effective_rank
-from ssl_transfer.probes.health import uniformity as uniformity
-from ssl_transfer.probes.knn import knn_accuracy as knn_accuracy
-from ssl_transfer.probes.knn import knn_leave_one_out as knn_leave_one_out
-from ssl_transfer.probes.knn import knn_predict as knn_predict
-from ssl_transfer.probes.layers import PooledLayer as PooledLayer
-from ssl_transfer.probes.linear import DEFAULT_GRID as DEFAULT_GRID
-from ssl_transfer.probes.linear import LinearProbeResult as LinearProbeResult
-from ssl_transfer.probes.linear import linear_probe as linear_probe
-from ssl_transfer.probes.retrieval import RetrievalScores as RetrievalScores
-from ssl_transfer.probes.retrieval import retrieval as retrieval
-from ssl_transfer.probes.sgd import SgdProbeResult as SgdProbeResult
-from ssl_transfer.probes.sgd import sgd_probe as sgd_probe
+"""Evaluators of features and labels, which know no model, recipe or trainer."""
+
+from ssl_transfer.probes.agreement import (
+    Agreement,
+    agreement,
+    distance_spearman,
+    linear_cka,
+    neighbor_overlap,
+    retention,
+)
+from ssl_transfer.probes.classification import ClassificationScores, classification, expected_calibration_error
+from ssl_transfer.probes.clustering import ClusteringScores, clustering
+from ssl_transfer.probes.features import Features, extract_features, load_feature_file, raw_pixels
+from ssl_transfer.probes.few_shot import FewShotScore, few_shot
+from ssl_transfer.probes.finetune import FinetuneResult, finetune
+from ssl_transfer.probes.health import alignment, effective_rank, uniformity
+from ssl_transfer.probes.knn import knn_accuracy, knn_leave_one_out, knn_predict
+from ssl_transfer.probes.layers import PooledLayer
+from ssl_transfer.probes.linear import DEFAULT_GRID, LinearProbeResult, linear_probe
+from ssl_transfer.probes.retrieval import RetrievalScores, retrieval
+from ssl_transfer.probes.sgd import SgdProbeResult, sgd_probe
+
+__all__ = [
+    "Agreement",
+    "ClassificationScores",
+    "ClusteringScores",
+    "DEFAULT_GRID",
+    "Features",
+    "FewShotScore",
+    "FinetuneResult",
+    "LinearProbeResult",
+    "PooledLayer",
+    "RetrievalScores",
+    "SgdProbeResult",
+    "agreement",
+    "alignment",
+    "classification",
+    "clustering",
+    "distance_spearman",
+    "effective_rank",
+    "expected_calibration_error",
+    "extract_features",
+    "few_shot",
+    "finetune",
+    "knn_accuracy",
+    "knn_leave_one_out",
+    "knn_predict",
+    "linear_cka",
+    "linear_probe",
+    "load_feature_file",
+    "neighbor_overlap",
+    "raw_pixels",
+    "retention",
+    "retrieval",
+    "sgd_probe",
+    "uniformity",
+]

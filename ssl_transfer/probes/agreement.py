@@ -24,6 +24,7 @@ class Agreement:
     linear_cka: float
     distance_spearman: float
     k: int
+    metric: Metric
     n: int
     seed: int
 
@@ -37,6 +38,7 @@ def agreement(
         linear_cka=linear_cka(student, teacher),
         distance_spearman=distance_spearman(student, teacher, seed=seed),
         k=k,
+        metric="cosine",
         n=len(student),
         seed=seed,
     )

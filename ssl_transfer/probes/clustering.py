@@ -19,6 +19,8 @@ class ClusteringScores:
     nmi: float
     ami: float
     n_clusters: int
+    restarts: int
+    normalization: str
 
 
 def clustering(
@@ -44,4 +46,6 @@ def clustering(
         nmi=float(normalized_mutual_info_score(classes, clusters)),
         ami=float(adjusted_mutual_info_score(classes, clusters)),
         n_clusters=n_clusters,
+        restarts=restarts,
+        normalization="norm 1" if metric == "cosine" else "none",
     )

@@ -24,6 +24,8 @@ class FewShotScore:
     sd: float
     draws: int
     labels: int
+    C: float = C
+    normalization: str = "centered, norm 1"
 
 
 def few_shot(

@@ -30,6 +30,7 @@ class LinearProbeResult:
     n_held_out: int
     n_test: int
     seed: int
+    normalization: str = "standardized"
 
     @property
     def at_grid_edge(self) -> bool:

@@ -35,6 +35,7 @@ class SgdProbeResult:
     n_held_out: int
     n_test: int
     seed: int
+    normalization: str = "standardized"
 
     @property
     def at_grid_edge(self) -> bool:

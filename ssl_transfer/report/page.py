@@ -5,15 +5,15 @@ One page that needs nothing else, made of what lies in the folder, so it can be 
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer import config, runs
+from ssl_transfer.catalog.roles import TRAINED
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
-from ssl_transfer.scoring.scores import Score, tested_on
+from ssl_transfer.scores.score import ScoreTable
 from ssl_transfer.training.progress import duration
 
 _NOT_PLOTTED = ("step", "epoch", "images_per_second", "monitor_seconds", "monitor_share")
@@ -38,21 +38,16 @@ def _content(folder: Path) -> dict[str, Any]:
     recipe, info = runs.read_recipe(folder), runs.read_info(folder)
     if info is None:
         raise UserError(f"{folder} is no run folder: it has no run.json")
-    scored = _read_scores(folder)
+    scored = runs.read_scores(folder) or runs.RunScores([], {})
     return {
         "name": recipe.name,
         "summary": _summary(recipe),
         "facts": _facts(recipe, info, scored, folder),
         "plots": _plots(folder / "metrics.jsonl"),
         "recipe": config.dump(recipe),
-        **_table(scored),
-        "protocols": _protocols(scored["scores"]),
+        **_table(scored.table),
+        "protocols": _protocols(scored.table),
     }
-
-
-def _read_scores(folder: Path) -> dict[str, Any]:
-    path = folder / "scores.json"
-    return json.loads(path.read_text()) if path.is_file() else {"scores": []}
 
 
 def _summary(recipe: config.Recipe) -> str:
@@ -70,7 +65,7 @@ def _source(teacher: config.Teacher) -> str:
     return ", ".join(f"{key} {value}" for key, value in given.items())
 
 
-def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: runs.RunScores, folder: Path) -> dict[str, str]:
     optim, model = recipe.optim, folder / "model.safetensors"
     facts = {
         "training": f"{info.steps:,} of {info.total_steps:,} steps of {recipe.data.batch_size:,} images"
@@ -82,32 +77,29 @@ def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: Mapping[str, Any],
         "model": f"{model.stat().st_size / 2**20:.2f} MiB in model.safetensors"
         if model.is_file()
         else "not written yet",
-        "scored": scored.get("date", "not yet"),
+        "scored": scored.about.get("date", "not yet"),
         "versions": ", ".join(f"{name} {number}" for name, number in (info.versions or {}).items()),
         "identity": info.identity,
     }
     return {what: value for what, value in facts.items() if value}
 
 
-def _table(scored: Mapping[str, Any]) -> dict[str, Any]:
+def _table(table: ScoreTable) -> dict[str, Any]:
     """The scores, a row a model and a column a metric, and the share of its teacher's score that the student kept."""
-    scores = [Score(**score) for score in scored["scores"]]
-    metrics = list(dict.fromkeys(score.metric for score in scores))
-    cells = {(score.model, score.metric): score.percent for score in scores}
-    kept = scored.get("retention", {})
+    kept = table.kept
     return {
-        "metrics": metrics,
+        "metrics": table.metrics,
         "models": [
             {
-                "name": name,
-                "own": name.startswith(("student", "trained")),
-                "cells": [cells.get((name, metric), "") for metric in metrics],
+                "name": model,
+                "own": table.role(model) in TRAINED,
+                "cells": ["" if score is None else score.percent for score in table.row(model)],
             }
-            for name in dict.fromkeys(score.model for score in scores)
+            for model in table.models
         ],
-        "kept": [f"{100 * kept[metric]:.0f} %" if metric in kept else "" for metric in metrics] if kept else [],
-        "split": tested_on(scores) if scores else "",
-        "repeated": " or ".join(dict.fromkeys(score.repeated for score in scores if score.repeated is not None)),
+        "kept": [f"{100 * kept[metric]:.0f} %" if metric in kept else "" for metric in table.metrics] if kept else [],
+        "split": table.tested_on if table.scores else "",
+        "repeated": table.repeated,
     }
 
 
@@ -140,20 +132,20 @@ def _plots(log: Path) -> list[Any]:
     ]
 
 
-def _protocols(scores: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _protocols(table: ScoreTable) -> list[dict[str, Any]]:
     """For every metric what its models have in common, and a table of what they have not."""
     told = []
-    for metric in dict.fromkeys(score["metric"] for score in scores):
-        found = [score for score in scores if score["metric"] == metric]
-        keys = dict.fromkeys(key for score in found for key in score["protocol"])
-        texts = {key: [_text(score["protocol"].get(key)) for score in found] for key in keys}
+    for metric in table.metrics:
+        found = [score for score in table.scores if score.metric == metric]
+        keys = dict.fromkeys(key for score in found for key in score.protocol)
+        texts = {key: [_text(score.protocol.get(key)) for score in found] for key in keys}
         shared = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
         told.append(
             {
                 "metric": metric,
                 "probe": shared.get("probe", ""),
                 "shared": "; ".join(f"{key} {value}" for key, value in shared.items()),
-                "models": [score["model"] for score in found],
+                "models": [score.model for score in found],
                 "own": {key: values for key, values in texts.items() if key not in shared},
             }
         )

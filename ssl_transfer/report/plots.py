@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ssl_transfer.catalog.roles import TRAINED
+
 _INK, _FAINT = "#1f5a8c", "#b9c4ce"
 _POINTS = 400  # of a curve: as many as a figure can show
 
@@ -35,7 +37,7 @@ def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
     ``summary`` is that of a comparison. A diamond is a published number.
     """
     metrics = list(summary["metric"].unique())
-    own = summary[summary["role"].isin(("student", "trained"))]
+    own = summary[summary["role"].isin(TRAINED)]
     methods = list(own["label"].unique())
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
@@ -49,7 +51,7 @@ def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
         printed = 100 * scores["published"].astype(float)
         if printed.notna().any():
             axes.plot(printed, places, "D", color="#b3261e", label="published")
-        beside = summary[(summary["metric"] == metric) & ~summary["role"].isin(("student", "trained"))]
+        beside = summary[(summary["metric"] == metric) & ~summary["role"].isin(TRAINED)]
         for (_, row), style in zip(beside.iterrows(), ("-", "--", ":", "-.") * len(beside), strict=False):
             axes.axvline(100 * row["mean"], color=_INK, linestyle=style, linewidth=1, label=row["label"])
         # In numbers too: bars begin at 0, where a few points between methods are hard to see.

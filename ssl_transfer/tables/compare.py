@@ -3,7 +3,6 @@
 Runs that differ in nothing but seeds are one *method*. Reads run folders, which say all it takes; imports no torch.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,15 @@ from typing import Any
 import pandas as pd
 
 from ssl_transfer import config, runs
-from ssl_transfer.config.messages import suggest
+from ssl_transfer.catalog import published
+from ssl_transfer.catalog.roles import TRAINED
 from ssl_transfer.errors import UserError
-from ssl_transfer.tables import published
+from ssl_transfer.scores.score import Score
+from ssl_transfer.section import suggest
 from ssl_transfer.tables.methods import Settings, labels
 from ssl_transfer.tables.protocols import in_words, refuse_mixed
+from ssl_transfer.tasks.sections.labels import Metric
 
-STUDENT = ("student", "trained")  # what a table of scores calls the model that the run trained
 # The settings that decide the other models of the table; raw pixels have none.
 _MADE_BY = {"teacher": "task.teacher.", "untrained": "model.", "raw pixels": "none."}
 
@@ -32,7 +33,7 @@ class Run:
     folder: Path
     recipe: config.Recipe
     settings: Settings
-    scores: list[dict[str, Any]]
+    scores: list[Score]
     about: dict[str, Any]  # what is common to the scores
 
 
@@ -62,14 +63,10 @@ def read_run(folder: Path) -> Run:
     recipe, info = runs.read_recipe(folder), runs.read_info(folder)
     if info is None or not info.finished:
         raise UserError(f"{folder} is not finished; run its recipe again to continue it")
-    path = folder / "scores.json"
-    try:
-        about = json.loads(path.read_text())
-        return Run(folder, recipe, Settings.of(recipe), about.pop("scores"), about)
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no scores; take them with ssl-transfer score {folder}") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); write it again with ssl-transfer score {folder}") from None
+    scored = runs.read_scores(folder)
+    if scored is None:
+        raise UserError(f"{folder} has no scores; take them with ssl-transfer score {folder}")
+    return Run(folder, recipe, Settings.of(recipe), scored.scores, scored.about)
 
 
 def compare(folders: Sequence[Path], *, baseline: str | None = None) -> Comparison:
@@ -84,7 +81,7 @@ def compare(folders: Sequence[Path], *, baseline: str | None = None) -> Comparis
     taken = [(_column(score), str(run.folder), _protocol(run, score)) for run in found for score in run.scores]
     refuse_mixed(taken)
     values = pd.DataFrame(_rows(found)).sort_values("role", key=_place, kind="stable", ignore_index=True)
-    trained = values[values["role"].isin(STUDENT)]
+    trained = values[values["role"].isin(TRAINED)]
     methods = list(trained["label"].unique())
     if baseline is not None and baseline not in methods:
         raise UserError(f"there is no method {baseline!r} to compare with{suggest(baseline, methods)}")
@@ -96,10 +93,10 @@ def compare(folders: Sequence[Path], *, baseline: str | None = None) -> Comparis
         baseline=baseline,
         caption=_caption(values, found),
         protocols={
-            score["metric"]: in_words(_protocol(run, score))
+            score.metric: in_words(_protocol(run, score))
             for run in found
             for score in run.scores
-            if _role(score) in STUDENT
+            if score.role in TRAINED
         },
     )
 
@@ -139,18 +136,18 @@ def _rows(found: Sequence[Run]) -> Iterator[dict[str, Any]]:
     makers = defaultdict(set)
     for run in found:
         for score in run.scores:
-            makers[score["model"]].add(_made_by(run, score).without_seeds().name())
+            makers[score.model].add(_made_by(run, score).without_seeds().name())
     seeds = _seeds([run.settings for run in found])
     for run, own_seeds, method in zip(found, seeds, labels([run.settings for run in found]), strict=True):
         for score in run.scores:
-            role, model = _role(score), score["model"]
-            unit = own_seeds if role in STUDENT else _made_by(run, score).seeds().name()
+            role, model = score.role, score.model
+            unit = own_seeds if role in TRAINED else _made_by(run, score).seeds().name()
             printed = _published(run, score)
             yield {
                 "role": role,
-                "label": method if role in STUDENT else model if len(makers[model]) == 1 else f"{model} of {method}",
-                "metric": score["metric"],
-                "value": score["value"],
+                "label": method if role in TRAINED else model if len(makers[model]) == 1 else f"{model} of {method}",
+                "metric": score.metric,
+                "value": score.value,
                 "unit": f"{unit} seed {run.recipe.seed}" if role == "untrained" else unit,
                 "run": str(run.folder),
                 "seed": run.recipe.seed,
@@ -171,12 +168,8 @@ def _seeds(found: Sequence[Settings]) -> list[str]:
     ]
 
 
-def _role(score: dict[str, Any]) -> str:
-    return score["model"].partition(" (")[0]
-
-
-def _made_by(run: Run, score: dict[str, Any]) -> Settings:
-    part = _MADE_BY.get(_role(score))
+def _made_by(run: Run, score: Score) -> Settings:
+    part = _MADE_BY.get(score.role)
     if part is None:
         return run.settings
     made = run.settings.below(part)
@@ -184,20 +177,20 @@ def _made_by(run: Run, score: dict[str, Any]) -> Settings:
     return made
 
 
-def _column(score: dict[str, Any]) -> str:
+def _column(score: Score) -> str:
     """What is compared with each other; a teacher may be scored by another layer than its student."""
-    role = _role(score)
-    return f"{score['metric']} of the {'trained model' if role in STUDENT else role}"
+    role = score.role
+    return f"{score.metric} of the {'trained model' if role in TRAINED else role}"
 
 
-def _protocol(run: Run, score: dict[str, Any]) -> dict[str, Any]:
-    draws = {} if score["n"] is None else {"draws": score["n"]}
-    return {**run.about, **draws, **score["protocol"]}
+def _protocol(run: Run, score: Score) -> dict[str, Any]:
+    draws = {} if score.n is None else {"draws": score.n}
+    return {**run.about, **draws, **score.protocol}
 
 
-def _published(run: Run, score: dict[str, Any]) -> published.Published | None:
+def _published(run: Run, score: Score) -> published.Published | None:
     """What was printed for this very setting: data set, networks, method and metric."""
-    dataset, metric, role = run.recipe.data.dataset, score["metric"], _role(score)
+    dataset, metric, role = run.recipe.data.dataset, score.metric, score.role
     section = run.recipe.teacher
     teacher = section.recipe if section is not None else None
     if not run.recipe.data.sees_all("test"):
@@ -221,12 +214,12 @@ def _network(recipe: config.Recipe) -> str:
 
 
 def _method(recipe: config.Recipe) -> str:
-    return f"metric {recipe.task.loss}" if isinstance(recipe.task, config.Metric) else recipe.task.kind
+    return f"metric {recipe.task.loss}" if isinstance(recipe.task, Metric) else recipe.task.kind
 
 
 def _place(roles: pd.Series) -> pd.Series:
     """Where rows stand: teachers, then what was trained, then the rest."""
-    return roles.map(lambda role: 0 if role == "teacher" else 1 if role in STUDENT else 2)
+    return roles.map(lambda role: 0 if role == "teacher" else 1 if role in TRAINED else 2)
 
 
 def _refuse_twins(found: Sequence[Run]) -> None:

@@ -7,8 +7,8 @@ from itertools import product
 from pathlib import Path
 
 from ssl_transfer import config, runs
-from ssl_transfer.config.messages import suggest
 from ssl_transfer.errors import UserError
+from ssl_transfer.section import suggest
 from ssl_transfer.tables.methods import Settings, labels
 
 

@@ -3,46 +3,24 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ssl_transfer.config.messages import short
 from ssl_transfer.errors import UserError
+from ssl_transfer.scores import KINDS
+from ssl_transfer.section import short
 
-# What makes two scores of one name comparable, from the score's own protocol or from what is common to a run's scores.
-# What is drawn, chosen or noted on the way is not in it: seeds, a chosen strength, hashes of weights, dates, versions.
-PROTOCOL = (
+# What makes two scores of one name comparable, from the score's own protocol or from what is common to a run's scores:
+# the images and the layer, and what each kind of score names itself. What is drawn, chosen or noted on the way is not
+# in it: seeds, a chosen strength, hashes of weights, dates, versions.
+_OF_ALL = (
     "dataset",
     "fingerprints",  # of the images of both splits
     "probe",
-    "protocol",
-    "split",
     "layer",
-    "teacher_layer",
-    "normalization",
     "precision",
     "n_train",
-    "n_held_out",
     "n_test",
     "test_split",
-    "n_queries",
-    "metric",
-    "k",
-    "temperature",
-    "vote",
-    "n_classifiers",
-    "C",
-    "labels",
-    "labels_per_class",
-    "fraction",
-    "folds",
-    "draws",
-    "epochs",
-    "batch_size",
-    "augment",
-    "n_clusters",
-    "restarts",
-    "bins",
-    "epoch_chosen_on",
-    "epochs_measured",
 )
+PROTOCOL = tuple(dict.fromkeys((*_OF_ALL, *(key for kind in KINDS for key in kind.protocol_keys))))
 
 
 def refuse_mixed(taken: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssl_transfer.data import Batch
-from ssl_transfer.data.mixing import draw_mix
+from ssl_transfer.data.views.mixing import draw_mix
 from ssl_transfer.distributed import gather_rows, own_rows, world_size
 from ssl_transfer.losses.precision import widen
 from ssl_transfer.tasks.embed import embed
@@ -16,8 +16,8 @@ from ssl_transfer.tasks.transfer import Transfer
 class Classify(nn.Module):
     """Train ``model``, which gives logits, by cross entropy with the labels.
 
-    ``mixup`` and ``cutmix`` are timm's (:mod:`ssl_transfer.data.mixing`), each the a of Beta(a, a), 0 for never. An
-    image's partner is one of the global batch: with several processes the views are gathered, without a gradient, so
+    ``mixup`` and ``cutmix`` are timm's (:mod:`ssl_transfer.data.views.mixing`), each the a of Beta(a, a), 0 for never.
+    An image's partner is one of the global batch: with several processes the views are gathered, without a gradient, so
     each process then holds the whole batch's images once.
     """
 

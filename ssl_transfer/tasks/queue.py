@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_transfer.data.transfer import to_device
+from ssl_transfer.data.device import to_device
 from ssl_transfer.distributed import gather_rows, single_process_order
 
 

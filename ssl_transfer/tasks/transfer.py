@@ -4,13 +4,13 @@ Teacher and student are fed the same views, each through its own preprocessing. 
 other see the rows of all processes; each process computes the terms of its own rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from ssl_transfer.data import Batch
-from ssl_transfer.data.transfer import to_device
+from ssl_transfer.data.device import to_device
 from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, world_size
 from ssl_transfer.losses import ContrastiveRepresentation, draw_negatives, seed, soft_targets
 from ssl_transfer.losses.precision import widen
@@ -139,39 +139,6 @@ class CRD(Transfer):
         return self.weight * self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
 
 
-class FeatureMapTransfer(Transfer):
-    """Train ``model`` on the teacher's feature maps: the deepest maps of both are paired, from the last one upwards.
-
-    ``model`` and ``teacher`` give (maps, embedding), as :class:`ssl_transfer.models.FeatureMaps` does. ``losses`` has
-    one loss for each pair, shallow to deep, ``loss(student_map, teacher_map, rows=rows_of_the_global_batch)``; they
-    are summed.
-    """
-
-    micro_batch_size = None  # maps are compared image by image: a smaller batch is the same loss
-
-    def __init__(
-        self, model: nn.Module, teacher: Frozen, losses: Sequence[Callable[..., Tensor]], *, weight: float = 1.0
-    ):
-        super().__init__()
-        self.model, self.teacher, self.weight = model, teacher, weight
-        self.losses = list(losses)
-        self.adapters = nn.ModuleList(loss for loss in losses if isinstance(loss, nn.Module))
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compare the paired maps on all views of ``batch``."""
-        images = torch.cat(batch.views)
-        maps, embedding = self.model(images)
-        # No loss reaches the layers behind the last map (a MobileNet's last convolution, a head): they get a gradient
-        # of zero, where DDP would wait for one that never comes.
-        return {"loss": self.compare(maps, images, batch) + 0.0 * embedding.float().sum()}
-
-    def compare(self, student: Sequence[Tensor], images: Tensor, batch: Batch) -> Tensor:  # type: ignore[override]
-        """The sum over the pairs of maps."""
-        rows, teacher = world_size() * len(images), self.teacher(images)[0]
-        pairs = zip(self.losses, student[-len(self.losses) :], teacher[-len(self.losses) :], strict=True)
-        return self.weight * torch.stack([loss(ours, theirs, rows=rows) for loss, ours, theirs in pairs]).sum()
-
-
 class SoftTargets(Transfer):
     """Train ``model`` on the teacher's softened outputs, its embedding read as logits (Hinton et al., 2015).
 
@@ -197,6 +164,11 @@ class SoftTargets(Transfer):
         student, teacher = self.adapter(student), self.taught(images, batch)
         rows = world_size() * len(images)
         return self.weight * soft_targets(student, teacher, temperature=self.temperature, rows=rows)
+
+
+def adapter(student_width: int, width: int) -> nn.Module:
+    """What brings the student to the teacher's width: trained with it and thrown away."""
+    return nn.Identity() if student_width == width else nn.Linear(student_width, width)
 
 
 def _gathered(rows: Tensor) -> Tensor:

@@ -12,18 +12,17 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from torch import Tensor, nn
 
-from ssl_transfer.checkpoint import load_state, save_state
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.files import write_text
+from ssl_transfer.models.checkpoint import load_state, save_state
 from ssl_transfer.training.progress import ProgressReport
 
 
@@ -42,65 +41,86 @@ class Interrupted(UserError):
     exit_code = 130  # the shell's for an interrupt
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run does, as far as it is a function of the step: nothing else may decide its numbers.
+
+    ``batch_size`` is over all processes. ``total_steps`` is where the run ends, ``clip_norm`` the largest norm of the
+    gradient, None to leave it alone.
+    """
+
+    seed: int
+    batch_size: int
+    steps_per_epoch: int
+    total_steps: int
+    learning_rate: Callable[[int], float]
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What of a run is kept in ``folder``, and after how many steps.
+
+    The state holds the task, the optimizer and the modules of ``also``, and is written every ``checkpoint_every``
+    steps; ``metrics.jsonl`` grows every ``log_every`` steps. ``on_save(steps, seconds)`` is called on the main process
+    after the state was written.
+    """
+
+    folder: Path
+    checkpoint_every: int
+    log_every: int
+    also: Mapping[str, nn.Module] = field(default_factory=dict)
+    on_save: Callable[[int, float], None] = lambda steps, seconds: None
+
+
 def fit(
     task: nn.Module,
     batch: Callable[[int], Any],
     optimizer: torch.optim.Optimizer,
     *,
+    plan: Plan,
+    keeping: Keeping,
     accelerator: Accelerator,
-    folder: Path,
-    title: str,
-    seed: int,
-    batch_size: int,
-    steps_per_epoch: int,
-    total_steps: int,
-    learning_rate: Callable[[int], float],
     autocast: Callable[[], AbstractContextManager[Any]],
-    clip_norm: float | None = None,
-    checkpoint_every: int,
-    log_every: int,
     after_step: Sequence[Callable[[int], Mapping[str, float] | None]] = (),
-    also_saved: Mapping[str, nn.Module] | None = None,
-    on_save: Callable[[int, float], None] = lambda steps, seconds: None,
     stop: Callable[[int], bool] = lambda step: False,
-    console: Console | None = None,
+    progress: ProgressReport,
 ) -> Outcome:
-    """Train ``task`` from where ``folder`` says it stands up to ``total_steps``; the state is kept in ``folder``.
+    """Train ``task`` from where its folder says it stands up to the plan's last step.
 
-    What ``after_step`` returns, figures that are equal on every process, stands in the log beside the step's loss.
-    ``on_save(steps, seconds)`` is told on the main process what was saved. ``stop(step)`` is asked between steps;
-    where it says yes, the state is saved and :class:`Interrupted` raised. With several processes that happens at the
-    next flush of the log, where all agree on the step.
+    The figures that ``after_step`` returns, equal on every process, are logged beside the step's loss. ``stop(step)``
+    is asked between steps; where it says yes, the state is saved and :class:`Interrupted` raised. With several
+    processes that happens at the next flush of the log, where all agree on the step.
 
     Raises:
         UserError: the loss of some step is not finite, or the state on disk cannot be used.
     """
-    state_file = folder / "state" / "state.pt"
-    parts = {"task": task, "optimizer": optimizer, **(also_saved or {})}
+    state_file = keeping.folder / "state" / "state.pt"
+    parts = {"task": task, "optimizer": optimizer, **keeping.also}
     first_step, seconds_before = _resume(state_file, parts)
     wrapped, stepper = accelerator.prepare(task, optimizer)
     wrapped.train()
-    log = MetricsLog(accelerator, folder / "metrics.jsonl", first_step, steps_per_epoch, batch_size)
-    report = ProgressReport(title, first_step=first_step, total_steps=total_steps, console=console)
+    log = MetricsLog(accelerator, keeping.folder / "metrics.jsonl", first_step, plan.steps_per_epoch, plan.batch_size)
+    progress.begin(first_step, plan.total_steps)
     world = accelerator.num_processes
 
     def save(steps_done: int) -> None:
         if accelerator.is_main_process:
             seconds = seconds_before + log.seconds
             save_state(state_file, steps_done, seconds, parts)
-            on_save(steps_done, seconds)
+            keeping.on_save(steps_done, seconds)
 
     try:
-        for step in range(first_step, total_steps):
-            _seed_step(seed, step, accelerator.process_index)
-            rate = learning_rate(step)
+        for step in range(first_step, plan.total_steps):
+            _seed_step(plan.seed, step, accelerator.process_index)
+            rate = plan.learning_rate(step)
             for group in stepper.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
             with autocast(), _named_step(step):
                 shares = wrapped(batch(step))
             accelerator.backward(shares["loss"] * world)
-            if clip_norm is not None:
-                accelerator.clip_grad_norm_(wrapped.parameters(), clip_norm)
+            if plan.clip_norm is not None:
+                accelerator.clip_grad_norm_(wrapped.parameters(), plan.clip_norm)
             stepper.step()
             stepper.zero_grad(set_to_none=True)
             figures: dict[str, float] = {}
@@ -110,22 +130,22 @@ def fit(
 
             log.add(step, rate, shares, figures)
             done = step + 1
-            at_end = done == total_steps
+            at_end = done == plan.total_steps
             asked = stop(done)
-            due = done % checkpoint_every == 0 or at_end
-            if done % log_every == 0 or due or (asked and world == 1):
+            due = done % keeping.checkpoint_every == 0 or at_end
+            if done % keeping.log_every == 0 or due or (asked and world == 1):
                 stopping = log.flush(asked)  # raises where a loss was not finite, so only good states are saved
-                report.update(done, done / steps_per_epoch, log.loss, log.images_per_second)
+                progress.update(done, done / plan.steps_per_epoch, log.loss, log.images_per_second)
                 if due or stopping:
                     save(done)
                 if stopping and not at_end:
                     raise Interrupted(
-                        f"stopped after step {done} of {total_steps}; run the same command again to continue"
+                        f"stopped after step {done} of {plan.total_steps}; run the same command again to continue"
                     )
     finally:
-        report.close()
+        progress.close()
     accelerator.free_memory()  # it holds on to what it prepared, and perhaps a student is trained next
-    return Outcome(max(total_steps, first_step), seconds_before + log.seconds, log.mean_images_per_second)
+    return Outcome(max(plan.total_steps, first_step), seconds_before + log.seconds, log.median_images_per_second)
 
 
 class MetricsLog:
@@ -185,7 +205,7 @@ class MetricsLog:
         return stops > 0
 
     @property
-    def mean_images_per_second(self) -> float:
+    def median_images_per_second(self) -> float:
         """The median rate over the flushes but the first, which pays for warming up."""
         rates = sorted(self._rates[1:] or self._rates or [0.0])
         return rates[len(rates) // 2]

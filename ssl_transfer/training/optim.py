@@ -18,7 +18,6 @@ def create_optimizer(
     lr: float,
     weight_decay: float,
     momentum: float = 0.9,
-    betas: tuple[float, float] = (0.9, 0.999),
     lr_scales: Mapping[str, float] | None = None,
     decay_all: bool = False,
     trust_coefficient: float = 0.001,
@@ -26,7 +25,7 @@ def create_optimizer(
 ) -> Optimizer:
     """Optimize every parameter of ``module`` that takes gradients; biases and norms decay only with ``decay_all``.
 
-    ``momentum`` is for sgd and lars, ``betas`` for adamw. LARS adapts the rate of the other parameters only,
+    ``momentum`` is for sgd and lars. LARS adapts the rate of the other parameters only,
     as in SimCLR and BYOL: biases and norms get plain SGD. A weight's rate is ``trust_coefficient * |weight| /
     |gradient|``, times ``lr`` or, with ``trust_clip``, at most ``lr`` (LARC). ``lr_scales`` are factors of the rate for
     what lies below the modules it names, such as ``{"loss": 100.0}``.
@@ -45,15 +44,7 @@ def create_optimizer(
         options |= {"trust_coeff": trust_coefficient, "trust_clip": trust_clip}
     else:  # on a 2-core CPU, ResNet-18: AdamW 9 ms a step instead of 46, SGD 5 instead of 7
         options["fused"] = True
-    if name == "adamw":
-        options["betas"] = betas
     return create_optimizer_v2(groups, opt=NAMES[name], lr=lr, weight_decay=0.0, momentum=momentum, **options)
-
-
-def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of every group, multiplied by the group's ``lr_scale`` if it has one."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float, decay_all: bool) -> list[dict[str, Any]]:

@@ -11,15 +11,19 @@ _SECONDS_BETWEEN_LINES = 30.0
 class ProgressReport:
     """Shows steps done, the loss, images per second and the time left; silent on all but the main process."""
 
-    def __init__(self, title: str, *, first_step: int, total_steps: int, console: Console | None):
-        self.title, self.total_steps, self.console = title, total_steps, console
-        self._printed = time.monotonic()
-        self._started, self._first_step = time.monotonic(), first_step
+    def __init__(self, title: str, console: Console | None):
+        self.title, self.console = title, console
         self._bar: Progress | None = None
-        if console is not None and console.is_terminal:
+        self.begin(0, 0)
+
+    def begin(self, first_step: int, total_steps: int) -> None:
+        """Count from ``first_step`` steps that are done to ``total_steps``."""
+        self.total_steps, self._first_step = total_steps, first_step
+        self._started = self._printed = time.monotonic()
+        if total_steps and self.console is not None and self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
-            self._bar.add_task(title, total=total_steps, completed=first_step, figures="")
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console)
+            self._bar.add_task(self.title, total=total_steps, completed=first_step, figures="")
             self._bar.start()
 
     def update(self, step: int, epoch: float, loss: float, images_per_second: float) -> None:

@@ -10,8 +10,7 @@ from PIL import Image
 from ssl_transfer import config
 from ssl_transfer.building.data import list_images, open_images, open_training, scored_splits
 from ssl_transfer.context import Context
-from ssl_transfer.data.pictures import Pictures
-from ssl_transfer.scoring import program
+from ssl_transfer.data.sources.encoded import Pictures
 
 RECIPE = """
 name: photos

@@ -6,9 +6,9 @@ import torch
 
 from ssl_transfer.data import batches
 from ssl_transfer.data import images as held
-from ssl_transfer.data.augment import Augment
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.views.augment import Augment
 
 VIEWS = [Augment(12, crop_scale=(0.3, 1.0), flip=0.5, color_jitter=0.8, contrast=0.4, hue=0.1), Augment(12)]
 
@@ -91,7 +91,7 @@ def test_an_impossible_batch_size_is_refused_with_both_numbers(images, options, 
 
 
 def test_presets_load_without_torch():
-    code = "import sys, ssl_transfer.data.presets; sys.exit('torch' in sys.modules)"
+    code = "import sys, ssl_transfer.catalog.presets; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

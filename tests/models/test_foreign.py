@@ -22,7 +22,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssl_transfer.models.foreign.formats import FORMATS
+from ssl_transfer.catalog.checkpoint_formats import FORMATS
 from ssl_transfer.models.foreign.loading import load_foreign
 from ssl_transfer.models.foreign.reading import read_tensors
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from ssl_transfer import config
 from ssl_transfer.building.model import untrained
-from ssl_transfer.checkpoint import ModelSpec, build_model
 from ssl_transfer.errors import UserError
 from ssl_transfer.models import AveragedModel, EmbeddingHead, EmbeddingModel, create_backbone
+from ssl_transfer.models.checkpoint import ModelSpec, build_model
 from ssl_transfer.models.freezing import freeze_stages, stage_count
 from ssl_transfer.training.optim import create_optimizer
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
 from ssl_transfer.models import create_backbone
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
 
 RGB = dict(image_size=48, mean=(0.5,) * 3, std=(0.2,) * 3)
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from timm.models import _registry, get_pretrained_cfg
 
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from ssl_transfer.data.augment import Augment, Parameters
-from ssl_transfer.data.blur import blur_radius
-from ssl_transfer.data.color import JITTER_ORDERS
+from ssl_transfer.data.views.augment import Augment, Parameters
+from ssl_transfer.data.views.blur import blur_radius
+from ssl_transfer.data.views.color import JITTER_ORDERS
 
 
 def apply(augment: Augment, images: Tensor, parameters: Parameters) -> Tensor:

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from ssl_transfer import config
+from ssl_transfer.catalog import published
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
-from ssl_transfer.tables import published, writing
+from ssl_transfer.tables import writing
 from ssl_transfer.tables.compare import compare
 from ssl_transfer.tables.methods import Settings, labels
 from ssl_transfer.tables.protocols import PROTOCOL
@@ -163,7 +164,7 @@ def test_what_differs_between_runs_by_its_nature_is_no_protocol(tmp_path):
 
 @pytest.mark.slow
 def test_every_key_of_every_protocol_is_known_to_be_one_or_not_to_be_one():
-    from tests.scoring.subjects import EVERY_KIND, kinds, scores_of
+    from tests.scores.subjects import EVERY_KIND, kinds, scores_of
 
     noted = {"seed", "weights", "width", "preprocessing", "teacher", "epoch", "data"}  # data: as dataset
     found = {"strength", "rate", "held_out_accuracy", "at_grid_edge", "converged"}

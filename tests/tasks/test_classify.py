@@ -11,12 +11,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer import config
 from ssl_transfer.building.task import build_task
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.data import Batch, load_images
-from ssl_transfer.data.mixing import draw_mix
+from ssl_transfer.data.views.mixing import draw_mix
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.losses import attention_transfer, rkd_distance, soft_targets
 from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.tasks import Classify
 from tests.processes import assert_same_on
 from tests.tasks.test_transfer import KINDS, RECIPE, SMALL, share_of_batch

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model
+from ssl_transfer.catalog.label_losses import ARGUMENTS
 from ssl_transfer.data import Augment, Batch, Batches, load_images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
-from ssl_transfer.losses.labels import ARGUMENTS, label_loss
+from ssl_transfer.losses.labels import label_loss
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.tasks import MetricLearning, metric
 from ssl_transfer.training.optim import create_optimizer
 from tests.processes import assert_same_on

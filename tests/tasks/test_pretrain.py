@@ -17,11 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from ssl_transfer import config, recipe
 from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.building.task import build_task
-from ssl_transfer.checkpoint import HeadSpec, ModelSpec, build_model, load_model, load_state, save_state
 from ssl_transfer.data import Batch, load_images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.errors import UserError
 from ssl_transfer.models import EmbeddingModel, MomentumEncoder
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, load_state, save_state
 from ssl_transfer.tasks import MoCo, MoCoV3, SimCLR
 from ssl_transfer.training.engine import Interrupted
 from ssl_transfer.training.optim import create_optimizer

@@ -11,11 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer import config
 from ssl_transfer.building.task import build_task
-from ssl_transfer.checkpoint import ModelSpec, build_model
 from ssl_transfer.data import Batch, load_images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.losses.relational.rkd import rkd_distance
 from ssl_transfer.models import EmbeddingModel, Frozen
+from ssl_transfer.models.checkpoint import ModelSpec, build_model
 from ssl_transfer.tasks import embed as embedding
 from ssl_transfer.tasks import queue, transfer
 from ssl_transfer.tasks.embed import embed, number_of_parts

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ssl_transfer.losses.checks import check_pair, check_positive
 from ssl_transfer.losses.relational.affinity import AffinityName, make_affinity
-from ssl_transfer.losses.relational.relative import relative_loss
+from ssl_transfer.losses.relational.relative_distances import relative_loss
 
 
 def relaxed_contrastive(

@@ -36,6 +36,19 @@ def rkd_distance(
     return sum_over_anchors(term, anchors, n, student, student_mean) / n**2
 
 
+def rkd(
+    student: Float[Tensor, "n d_student"],
+    teacher: Float[Tensor, "n d_teacher"],
+    *,
+    distance_weight: float,
+    angle_weight: float,
+    anchors: slice | None = None,
+) -> Float[Tensor, ""]:
+    """The weighted sum of :func:`rkd_distance` and :func:`rkd_angle`."""
+    by_distance = rkd_distance(student, teacher, anchors=anchors)
+    return distance_weight * by_distance + angle_weight * rkd_angle(student, teacher, anchors=anchors)
+
+
 def mean_distance(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """The mean distance of two different rows, or one if all rows are the same."""
     n = len(x)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from ssl_transfer.catalog.checkpoint_formats import Format, by_name, recognize
 from ssl_transfer.models.backbones import Backbone, create_backbone
 from ssl_transfer.models.embedding import EmbeddingModel
 from ssl_transfer.models.foreign import adaptations
-from ssl_transfer.models.foreign.formats import Format, by_name, recognize
 from ssl_transfer.models.foreign.reading import read_tensors
 from ssl_transfer.models.foreign.spelling import in_order, lacks_first_activation, nearest_spelling, numbered, shortcut
 from ssl_transfer.models.perceptron import Perceptron

@@ -1,0 +1,1 @@
+"""Plain tables that recipes are checked against; nothing here loads torch."""

@@ -1,0 +1,173 @@
+"""Pixels that stay on disk: decoded by worker processes shortly before they are needed, in the order they are needed.
+
+Nothing here has a state that decides a result. Which images a step needs is a function of the step; workers are sent
+the rows of the coming steps, and what they decode depends on the row alone.
+"""
+
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_transfer.data.sources.encoded import Pictures
+
+_ROWS_AT_ONCE = 32  # decoded by one worker before the next takes over: small, so that the first step starts soon
+_STEPS_AHEAD = 2
+
+IndexOf = Callable[[int], Int64[Tensor, " n"]]
+
+
+@dataclass(frozen=True)
+class StreamedPixels:
+    """What ``pixels`` of :class:`Images` is where the images do not fit: the same shape, device and rows."""
+
+    pictures: Pictures
+    canvas: int  # the side to which an image is brought
+    size: int  # the side of its middle that is kept
+    workers: int
+    device: torch.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def shape(self) -> torch.Size:
+        """(images, channels, height, width)."""
+        return torch.Size((len(self), 3, self.size, self.size))
+
+    @property
+    def fingerprint(self) -> str:
+        """Names and sizes of the files, and of the canvas."""
+        return f"{self.pictures.fingerprint} {self.canvas} {self.size}"
+
+    def to(self, device: torch.device | str) -> "StreamedPixels":
+        """The same pixels, brought to another device once they are decoded."""
+        return replace(self, device=torch.device(device))
+
+    def __getitem__(self, rows: slice | Int[Tensor, " m"]) -> UInt8[Tensor, "m 3 size size"]:
+        """These rows now, decoded by threads of this process."""
+        places = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
+        pixels, broken = self.pictures.decode_in_threads(places.tolist(), self.canvas)
+        _refuse(self.pictures, broken)
+        return _middle(pixels, self.size).to(self.device)
+
+    def middle(self, size: int) -> "StreamedPixels":
+        """The same images, and of each its middle ``size`` x ``size`` pixels."""
+        return replace(self, size=size)
+
+    def select(self, rows: Int[Tensor, " m"]) -> "StreamedPixels":
+        """These rows, still not decoded."""
+        return replace(self, pictures=self.pictures.select(rows.cpu().long()))
+
+    def parts(self, rows: slice, size: int) -> Iterator[UInt8[Tensor, "m 3 size size"]]:
+        """These rows in order, ``size`` at a time, decoded ahead by the workers."""
+        places = torch.arange(len(self))[rows]
+        if not len(places):  # split would give one part, empty
+            return
+        wanted = places.split(size)
+        reader = PixelReader(self, lambda step: wanted[step], steps=len(wanted))
+        try:
+            for step in range(len(wanted)):
+                yield reader(step)
+        finally:
+            reader.close()
+
+
+class PixelReader:
+    """The pixels of any step's images; those of the steps that follow the one asked for last are decoded meanwhile.
+
+    ``index_of(step)`` names the rows. Asking for another step than the next starts the workers again, so a run that is
+    resumed asks for its first step and has it.
+    """
+
+    def __init__(self, pixels: StreamedPixels, index_of: IndexOf, *, steps: int | None = None):
+        self.pixels, self.index_of, self.steps = pixels, index_of, steps
+        self._coming: Iterator[tuple[Tensor, dict[int, str]]] | None = None
+        self._next = -1
+
+    def __call__(self, step: int) -> UInt8[Tensor, "n 3 size size"]:
+        """The pixels of this step's images, on the device.
+
+        Raises:
+            ValueError: an image cannot be decoded (it was changed since it was checked); names the file.
+        """
+        rows = len(self.index_of(step))
+        if step != self._next or self._coming is None:
+            self._coming = self._start(step, rows)
+        parts = []
+        for _ in range(-(-rows // _ROWS_AT_ONCE)):
+            part, broken = next(self._coming)
+            _refuse(self.pixels.pictures, broken)
+            parts.append(part.to(self.pixels.device, non_blocking=True))
+        self._next = step + 1
+        return torch.cat(parts)
+
+    def close(self) -> None:
+        """Let the workers end."""
+        self._coming = None
+
+    def _start(self, first: int, rows: int) -> Iterator[tuple[Tensor, dict[int, str]]]:
+        self.close()
+        workers = self.pixels.workers
+        parts_a_step = -(-rows // _ROWS_AT_ONCE)
+        loader = DataLoader(
+            _Decoder(self.pixels.pictures, self.pixels.canvas, self.pixels.size),
+            batch_sampler=_Coming(self.index_of, first, self.steps),
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            num_workers=workers,
+            prefetch_factor=max(2, -(-_STEPS_AHEAD * parts_a_step // workers)) if workers else None,
+            pin_memory=self.pixels.device.type == "cuda",
+            multiprocessing_context=_context() if workers else None,
+        )
+        return iter(loader)
+
+
+class _Coming:
+    """The rows of the steps from ``first`` on, a few at a time."""
+
+    def __init__(self, index_of: IndexOf, first: int, steps: int | None):
+        self.index_of, self.first, self.steps = index_of, first, steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        steps = itertools.count(self.first) if self.steps is None else range(self.first, self.steps)
+        for step in steps:
+            for rows in self.index_of(step).split(_ROWS_AT_ONCE):
+                yield rows.tolist()
+
+
+class _Decoder(Dataset):
+    def __init__(self, pictures: Pictures, canvas: int, size: int):
+        self.pictures, self.canvas, self.size = pictures, canvas, size
+
+    def __getitems__(self, rows: list[int]) -> tuple[Tensor, dict[int, str]]:
+        pixels, broken = self.pictures.decode(rows, self.canvas)
+        return _middle(pixels, self.size), broken
+
+
+def _middle(pixels: Tensor, size: int) -> Tensor:
+    start = round((pixels.shape[-1] - size) / 2)
+    return pixels[..., start : start + size, start : start + size].contiguous()
+
+
+def _as_it_is(part: tuple[Tensor, dict[int, str]]) -> tuple[Tensor, dict[int, str]]:
+    return part
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Workers forked from a small server, not from this process with its threads and its hold on the device."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # so that torch is loaded once and not by each worker
+    return context
+
+
+def _refuse(pictures: Pictures, broken: dict[int, str]) -> None:
+    if broken:
+        listed = ", ".join(f"{pictures.file_name(row)} ({why})" for row, why in broken.items())
+        raise ValueError(f"{len(broken)} images cannot be decoded: {listed}. Start again to have all files checked.")

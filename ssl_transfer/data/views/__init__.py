@@ -1,0 +1,1 @@
+"""Augmented views: crops, color, blur and what else happens to an image."""

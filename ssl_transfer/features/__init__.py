@@ -1,0 +1,1 @@
+"""Features of a model: computed once, in float32, by all processes, and kept."""

@@ -1,0 +1,88 @@
+"""One model's features of a labeled data set, which are all that most measures look at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_transfer.catalog.roles import Role
+from ssl_transfer.data import Images
+from ssl_transfer.features.extraction import compute_features, features_key, kept_features, layer_of, placed
+from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.probes import Features
+from ssl_transfer.probes.checks import check_features
+
+
+@dataclass(frozen=True)
+class ModelFeatures:
+    """Whose features these are, and how they were computed.
+
+    ``layer`` is what was asked for; the protocol says what was given, which for the pixels is another. ``network``
+    gives the features of images in [0, 1], for the measures that show it augmented ``images``.
+    """
+
+    name: str
+    features: Features
+    protocol: dict[str, Any]
+    role: Role = "other"
+    layer: str = "features"
+    network: nn.Module | None = None
+    images: tuple[Images, Images] | None = None
+
+
+def features_of(
+    name: str,
+    model: EmbeddingModel | None,
+    splits: Sequence[Images],
+    *,
+    role: Role = "other",
+    layer: str = "features",
+    train_features: bool = True,
+    cache: Path | None = None,
+) -> ModelFeatures:
+    """Features of both splits by ``model``, which is put in eval mode; without a model, the pixels themselves.
+
+    ``layer`` is ``features``, ``output`` (what the model gives), the head's ``projection`` or ``embedding``, or the
+    name of a layer of the timm network. Features are read from the folder ``cache`` if it has those of the same
+    weights, images, preprocessing and layer, and written there otherwise. Where no measure looks at those of the
+    training images, ``train_features`` is off and there are none.
+
+    Raises:
+        ValueError: the model has no such layer, or its features are not finite.
+    """
+    # Placed also where kept features are read: some measures go on to show the network other images.
+    network, key = placed(layer_of(model, layer), splits[0]), {} if model is None else features_key(model, layer)
+
+    def features(images: Images) -> Tensor:
+        x = compute_features(None, images) if model is None else kept_features(network, images, key=key, folder=cache)
+        check_features(x, f"{name} on {images.name} {images.split}")
+        return x
+
+    train, test = splits
+    *train_x, test_x = [features(images) for images in ((train, test) if train_features else (test,))]
+    protocol = {
+        "layer": "pixels" if model is None else layer,
+        "width": test_x.shape[1],
+        "precision": "float32",
+        "data": train.name,
+        "n_train": len(train),
+        "n_test": len(test),
+        "test_split": test.split,
+        "fingerprints": {images.split: images.fingerprint for images in splits},
+        **{what: value for what, value in key.items() if what in ("weights", "preprocessing")},
+    }
+    none = test_x[:0], labels_of(test)[:0]
+    learned_from = (train_x[0], labels_of(train)) if train_x else none
+    return ModelFeatures(
+        name, Features(*learned_from, test_x, labels_of(test)), protocol, role, layer, network, (train, test)
+    )
+
+
+def labels_of(images: Images) -> Tensor:
+    """The labels, all -1 where there are none: probes that need labels refuse those in their own words."""
+    if images.labels is None:
+        return torch.full((len(images),), -1, device=images.pixels.device)
+    return images.labels

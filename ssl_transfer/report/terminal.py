@@ -1,0 +1,50 @@
+"""The table of scores that a person reads in a terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from ssl_transfer.scores.score import ScoreTable
+
+WIDTH = 78  # of a table: columns are placed side by side as far as they fit into a terminal of 80 characters
+KEPT = "student / teacher"
+
+
+def print_scores(table: ScoreTable, title: str, console: Console) -> None:
+    """A row a model, a column a metric, in percent; as many tables as the columns need."""
+    if not table.scores:  # agreement, say, where there is no teacher
+        console.print(f"{title}: nothing that was asked for can be measured of these models", soft_wrap=True)
+        return
+    n_train = max(score.protocol.get("n_train", 0) for score in table.scores)
+    spread = f"; ± sd over {table.repeated}" if table.repeated else ""
+    caption = f"in % on {table.tested_on}, {n_train:,} training images{spread}"
+    console.print(f"{title}: {caption}", highlight=False, soft_wrap=True)
+    kept = {metric: f"{100 * share:.0f} %" for metric, share in table.kept.items()}
+    columns: dict[str, list[str]] = {metric: [] for metric in table.metrics}
+    for model in table.models:
+        for metric, score in zip(table.metrics, table.row(model), strict=True):
+            columns[metric].append("" if score is None else score.percent)
+    for metrics in _side_by_side(columns, first=max(len(name) for name in [*table.models, KEPT])):
+        shown = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+        shown.add_column("model", no_wrap=True)
+        for metric in metrics:
+            shown.add_column(metric, justify="right", no_wrap=True)
+        for row, model in enumerate(table.models):
+            shown.add_row(model, *(columns[metric][row] for metric in metrics))
+        if any(metric in kept for metric in metrics):
+            shown.add_section()
+            shown.add_row(KEPT, *(kept.get(metric, "") for metric in metrics))
+        console.print(shown)
+
+
+def _side_by_side(columns: dict[str, list[str]], first: int) -> list[list[str]]:
+    """The metrics, broken into tables that fit the width beside a first column of ``first`` characters."""
+    tables: list[list[str]] = []
+    left = 0
+    for metric, cells in columns.items():
+        width = 2 + max(len("100 %"), len(metric), *map(len, cells))
+        if not tables or width > left:
+            tables, left = [*tables, []], WIDTH - first
+        tables[-1].append(metric)
+        left -= width
+    return tables

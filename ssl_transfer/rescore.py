@@ -1,0 +1,129 @@
+"""The scores of a trained recipe: of its teacher, the model itself, the untrained network and raw pixels."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from ssl_transfer import config, runs
+from ssl_transfer.building.data import OpenSplits, scored_splits
+from ssl_transfer.building.model import untrained
+from ssl_transfer.building.teacher import load_teacher
+from ssl_transfer.catalog.roles import TRAINED, Role
+from ssl_transfer.context import Context, device_name, versions
+from ssl_transfer.data import Images
+from ssl_transfer.errors import user_mistakes
+from ssl_transfer.features.model_features import ModelFeatures, features_of
+from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import ModelSpec, load_model
+from ssl_transfer.report.page import write_report
+from ssl_transfer.report.terminal import print_scores
+from ssl_transfer.scores.base import ScoredImages
+from ssl_transfer.scores.measuring import measure_all, needed_layers
+from ssl_transfer.scores.score import Score, ScoreTable
+
+# The baseline of raw pixels is for images of up to 64 x 64: a probe of larger ones takes longer than all the others.
+RAW_PIXELS = 3 * 64 * 64
+
+
+def check_scores(recipe: config.Recipe, splits: OpenSplits) -> None:
+    """Refuse before anything is trained what scoring would refuse after it.
+
+    Raises:
+        UserError: a score that the recipe asks for cannot be had from its images, in the words of its probe.
+    """
+    info = runs.read_info(runs.folder_of(recipe)[0])
+    if not runs.asked(recipe) or (info is not None and info.finished):
+        return
+    with user_mistakes():
+        train, test = scored_splits(recipe, splits.listed)
+        classes = splits.listed(recipe, "training").classes if recipe.classifies else None
+        teacher = recipe.teacher is not None
+        images = ScoredImages(train, test, resident=recipe.data.resident, teacher=teacher, classes=classes)
+        for kind in recipe.score:
+            kind.check(images)
+
+
+def score_once(recipe: config.Recipe, folder: Path, context: Context, splits: OpenSplits) -> None:
+    """Score the run unless its folder holds the same scores already; then print those."""
+    known = context.on_main(lambda: runs.read_scores(folder) if runs.has_scores(recipe, folder) else None)
+    if known is None:
+        rescore(recipe, folder, context, splits)
+    elif context.console is not None:
+        print_scores(known.table, _title(recipe), context.console)
+
+
+def rescore(
+    recipe: config.Recipe, folder: Path, context: Context | None = None, splits: OpenSplits | None = None
+) -> None:
+    """Score teacher, student, untrained student and raw pixels by the recipe's probes; write and print the scores.
+
+    Raises:
+        UserError: the model, its teacher or the images cannot be had, or do not allow a score.
+    """
+    context = context or Context.start(recipe)
+    splits = splits or OpenSplits(context)
+    main = context.accelerator.is_main_process
+    with user_mistakes():
+        student, spec = load_model(folder)
+        train, test = scored_splits(recipe, splits.scored)
+        scores: list[Score] = []
+        teacher: dict[str, ModelFeatures] | None = None
+        for role, name, model in _models(recipe, student, spec, train, context):
+            layers = {
+                layer: features_of(
+                    name,
+                    model,
+                    (train, test),
+                    role=role,
+                    layer=layer,
+                    train_features=train_features,
+                    cache=folder / "features",
+                )
+                for layer, train_features in needed_layers(recipe.score).items()
+            }
+            classes = student.embedding_dim
+            scores += measure_all(layers, recipe.score, seed=recipe.seed, teacher=teacher, main=main, classes=classes)
+            if role == "teacher":
+                teacher = layers
+            if main and role in TRAINED:
+                scores += [score for kind in recipe.score for score in kind.from_log(folder, name, role)]
+    if context.console is not None:
+        about = {
+            **runs.decides_scores(recipe),
+            "dataset": recipe.data.dataset,
+            "fingerprints": {images.split: images.fingerprint for images in (train, test)},
+            "identity": config.identity_hash(recipe),
+            "seed": recipe.seed,
+            "device": device_name(context.device),
+            "versions": versions(),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        runs.write_scores(folder, scores, about)
+        write_report(folder)
+        print_scores(ScoreTable(scores), _title(recipe), context.console)
+    context.accelerator.wait_for_everyone()
+
+
+class _Scored(NamedTuple):
+    role: Role
+    name: str  # in the table
+    model: EmbeddingModel | None  # None: the pixels themselves
+
+
+def _models(
+    recipe: config.Recipe, student: EmbeddingModel, spec: ModelSpec, images: Images, context: Context
+) -> Iterator[_Scored]:
+    """Whose features are scored."""
+    teacher = recipe.teacher
+    if teacher is not None:
+        yield _Scored("teacher", f"teacher ({teacher.title})", load_teacher(recipe, context))
+    role: Role = "trained" if teacher is None else "student"
+    yield _Scored(role, f"{role} ({spec.backbone})", student)
+    yield _Scored("untrained", f"untrained ({spec.backbone})", untrained(recipe, spec))
+    if images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS:
+        yield _Scored("raw pixels", "raw pixels", None)
+
+
+def _title(recipe: config.Recipe) -> str:
+    return f"{recipe.name} (seed {recipe.seed})"

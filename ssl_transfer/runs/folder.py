@@ -1,0 +1,187 @@
+"""The run folder: which one belongs to a recipe, and what is in it. Imports no torch.
+
+``recipe.yaml`` (resolved) · ``run.json`` (identity, progress, where and how fast it ran) · ``state/`` (to resume;
+empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.json`` · ``scores.json`` · ``report.html``.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from ssl_transfer import config
+from ssl_transfer.errors import UserError
+from ssl_transfer.files import write_json, write_text
+from ssl_transfer.runs.locks import is_free, locked
+from ssl_transfer.runs.scores_file import read_scores
+from ssl_transfer.scores import Scores
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What ``run.json`` says of a run."""
+
+    identity: str
+    steps: int = 0
+    total_steps: int = 0
+    seconds: float = 0.0  # spent in training steps, over all continuations
+    images_per_second: float = 0.0
+    finished: bool = False
+    processes: int = 1
+    device: str = ""
+    precision: str = ""
+    versions: dict[str, str] | None = None
+    origin: dict[str, str] | None = None  # fingerprints of what it was made from and the recipe does not hold
+
+
+def read_info(folder: Path) -> RunInfo | None:
+    """What ``folder`` says of itself, or None where it holds no run."""
+    try:
+        return RunInfo(**json.loads((folder / "run.json").read_text()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'run.json'} is damaged ({error}); remove the folder to start again") from None
+
+
+def write_info(folder: Path, info: RunInfo) -> None:
+    """Replace what ``folder`` says of itself."""
+    write_json(folder / "run.json", asdict(info))
+
+
+def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
+    """The folder that belongs to ``recipe``, and a sentence where it is not the one its name suggests.
+
+    A folder belongs to the recipe whose identity it carries. Where another recipe of the same name was run, this one
+    goes beside it, under its name and identity, so nothing is overwritten and each is found again. A run that never
+    took a step, perhaps because its recipe was refused, leaves its folder to the next.
+    """
+    plain = Path(recipe.train.runs) / recipe.name
+    own = config.identity_hash(recipe)
+    info = read_info(plain)
+    if info is None:
+        if plain.exists() and (not plain.is_dir() or any(plain.iterdir())):
+            raise UserError(
+                f"{plain} exists and is not a run of this program; choose another name=... or train.runs=..., "
+                "or move it away"
+            )
+        return plain, None
+    if info.identity == own:
+        return plain, None
+    beside = plain.with_name(f"{plain.name}-{own}")
+    other = read_info(beside)
+    if other is None and _never_started(plain, info):
+        return plain, None
+    if other is not None and other.identity != own:
+        raise UserError(f"{beside} holds another recipe than its name says; move it away")
+    return beside, (
+        f"{plain} holds another recipe ({'; '.join(_changes(plain, recipe))}), "
+        f"so this one is kept in {plain.name}-{own}"
+    )
+
+
+def claim(recipe: config.Recipe) -> tuple[Path, str | None]:
+    """Make the recipe's folder, write the recipe into it, and return what :func:`folder_of` says."""
+    own, folder = config.identity_hash(recipe), Path(recipe.train.runs) / recipe.name
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent):  # another program may want the same name now
+            folder, notice = folder_of(recipe)
+            folder.mkdir(exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            info = read_info(folder)
+            if info is None or info.identity != own:
+                write_info(folder, RunInfo(own))
+            write_text(folder / "recipe.yaml", config.dump(recipe))
+    except OSError as error:
+        raise UserError(
+            f"cannot write the run folder {folder} ({error.strerror}); choose another with train.runs=..."
+        ) from None
+    return folder, notice
+
+
+@contextmanager
+def held(
+    recipe: config.Recipe, while_waiting: Callable[[Path, int], None]
+) -> Iterator[tuple[Path, str | None, RunInfo]]:
+    """Claim the recipe's folder and keep other programs out of it; with what it says of itself, read after that.
+
+    ``while_waiting`` is told the folder, and for how many seconds another program has been at it, each second.
+    """
+    while True:
+        folder, notice = claim(recipe)
+        with locked(folder, partial(while_waiting, folder)):
+            info = read_info(folder)
+            if info is not None and info.identity == config.identity_hash(recipe):
+                yield folder, notice, info
+                return
+        # Before it was ours, another recipe took the name.
+
+
+def read_recipe(folder: Path) -> config.Recipe:
+    """The resolved recipe that a run folder was made by."""
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} is no run folder: it has no recipe.yaml")
+    return config.load(folder / "recipe.yaml")
+
+
+def asked(recipe: config.Recipe) -> list[dict[str, Any]]:
+    """The scores that the recipe asks for at the end of training, as ``scores.json`` notes them."""
+    return [kind.model_dump(mode="json") for kind in recipe.score if kind.columns()]
+
+
+def decides_scores(recipe: config.Recipe) -> dict[str, Any]:
+    """What of the recipe decides the scores of its trained model, as ``scores.json`` notes it."""
+    none = {"download", "resident", "workers", "batch_size", "per_class", "views", "fixed_views", "augment"}
+    return {"asked": asked(recipe), "data": recipe.data.model_dump(mode="json", exclude=none, exclude_none=True)}
+
+
+def has_scores(recipe: config.Recipe, folder: Path) -> bool:
+    """Whether ``folder`` holds the scores that the recipe asks for, of the images that it names."""
+    try:
+        found = read_scores(folder)
+    except UserError:  # damaged: it will be written anew
+        return False
+    return found is not None and _agrees(found.about, decides_scores(recipe))
+
+
+def _agrees(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether scores that were noted are those that are wanted; what an earlier version did not note is taken to be.
+
+    An option that the schema has since gained stood at its default.
+    """
+    try:
+        noted_kinds = TypeAdapter(Scores).validate_json(json.dumps(noted.get("asked", wanted["asked"])))
+    except ValidationError:
+        return False
+    same_kinds = [kind.model_dump(mode="json") for kind in noted_kinds] == wanted["asked"]
+    return same_kinds and noted.get("data", wanted["data"]) == wanted["data"]
+
+
+def is_complete(recipe: config.Recipe, folder: Path) -> bool:
+    """Whether ``folder`` holds the recipe's run, trained to its end, with the scores it asks for."""
+    info = read_info(folder)
+    trained = info is not None and info.finished and info.identity == config.identity_hash(recipe)
+    return trained and has_scores(recipe, folder)
+
+
+def _never_started(folder: Path, info: RunInfo) -> bool:
+    """Whether the run in ``folder`` has not taken a step, and no program is about to."""
+    return info.steps == 0 and not info.finished and not (folder / "metrics.jsonl").exists() and is_free(folder)
+
+
+def _changes(folder: Path, recipe: config.Recipe) -> list[str]:
+    try:
+        old = yaml.safe_load((folder / "recipe.yaml").read_text())
+        changes = config.differences(config.identity(config.Recipe.model_validate(old)), config.identity(recipe))
+    except (OSError, ValueError, yaml.YAMLError):
+        return ["made by another version of this program"]
+    return changes[:3] + ([f"and {len(changes) - 3} more"] if len(changes) > 3 else [])

@@ -1,0 +1,59 @@
+"""``scores.json``: the scores of a run, each with its protocol, and what is common to them. Loads no torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from ssl_transfer.catalog.roles import Role
+from ssl_transfer.errors import UserError
+from ssl_transfer.files import write_json
+from ssl_transfer.scores.score import Score, ScoreTable
+
+NAME = "scores.json"
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """The scores of a run; ``about`` is what they share: what was asked for, data, versions, the date."""
+
+    scores: list[Score]
+    about: dict[str, Any]
+
+    @property
+    def table(self) -> ScoreTable:
+        """The scores, a row a model and a column a metric."""
+        return ScoreTable(self.scores)
+
+
+def write_scores(folder: Path, scores: Sequence[Score], about: Mapping[str, Any]) -> None:
+    """Write the scores of the run in ``folder``."""
+    content = {**about, "retention": ScoreTable(scores).kept, "scores": [asdict(score) for score in scores]}
+    write_json(folder / NAME, content)
+
+
+def read_scores(folder: Path) -> RunScores | None:
+    """The scores of the run in ``folder``, None where none were taken; also those of earlier versions.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / NAME
+    try:
+        about = json.loads(path.read_text())
+        scores = [Score(**_with_role(score)) for score in about.pop("scores")]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); write it again with ssl-transfer score {folder}") from None
+    about.pop("retention", None)
+    return RunScores(scores, about)
+
+
+def _with_role(score: dict[str, Any]) -> dict[str, Any]:
+    """A score as it is written today: earlier versions told the role in the model's name, ``student (resnet18)``."""
+    if "role" in score:
+        return score
+    role = score["model"].partition(" (")[0]
+    return {**score, "role": role if role in get_args(Role) else "other"}

@@ -1,0 +1,106 @@
+"""The linear probe, by one of three protocols."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, four, score, words
+from ssl_transfer.scores.score import Score
+from ssl_transfer.section import Count, Preset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ssl_transfer.features.model_features import ModelFeatures
+
+
+class LinearProbe(ScoreSection):
+    """A linear classifier on frozen features: fitted exactly, or trained by SGD on them or on augmented images.
+
+    With ``folds`` one for each fold of the training split that the data set predefines, as STL-10 asks for (Coates et
+    al., AISTATS 2011): mean and standard deviation of their accuracies on the whole test split.
+    """
+
+    learned_from = "train"
+    reads_training_features = True
+    protocol_keys = ("protocol", "normalization", "n_held_out", "n_classifiers", "folds", "epochs", "augment")
+
+    kind: Literal["linear_probe"] = "linear_probe"
+    protocol: Literal["lbfgs", "sgd", "augmented"] = Field("lbfgs", description="docs/evaluation.md defines them")
+    epochs: Count = Field(10, description="of the protocols sgd and augmented")
+    augment: Preset = Field("crop", description="the preset of views that the protocol augmented trains on")
+    folds: bool = Field(False, description="one probe for each predefined fold of stl10: mean and sd")
+
+    @property
+    def needs_folds(self) -> bool:
+        """With ``folds``."""
+        return self.folds
+
+    @property
+    def needs_all_processes(self) -> bool:
+        """Where the network is shown augmented images, which processes share."""
+        return self.protocol == "augmented"
+
+    def columns(self) -> list[str]:
+        """``linear`` for the exact fit; those trained by SGD name their protocol and its length. ``per fold`` if so."""
+        name = "linear" if self.protocol == "lbfgs" else f"linear {self.protocol} {self.epochs} ep"
+        return [words(name, "per fold" if self.folds else "")]
+
+    def check(self, images: ScoredImages) -> None:
+        """Also that some class has an image to hold out."""
+        from ssl_transfer.features.model_features import labels_of
+        from ssl_transfer.probes.linear import refuse_single_images
+        from ssl_transfer.probes.splits import held_out_tenth
+
+        super().check(images)
+        refuse_single_images(held_out_tenth(labels_of(images.train), seed=0))
+
+    def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
+        """One score: of all training images, or the mean over folds."""
+        import torch
+
+        (column,) = self.columns()
+        if not self.folds:
+            accuracy, settings = self._fit(features, measuring.seed)
+            return [score(features, column, accuracy, settings)]
+        found = [self._fit(features, measuring.seed, rows) for rows in _folds(features)]
+        accuracies = torch.tensor([accuracy for accuracy, _ in found], dtype=torch.float64)
+        shared = {
+            key: _shared([settings[key] for _, settings in found]) for key in found[0][1] if key != "held_out_accuracy"
+        }
+        mean, sd = accuracies.mean().item(), accuracies.std().item()
+        return [score(features, column, mean, shared | {"folds": len(found)}, sd=sd, n=len(found))]
+
+    def _fit(self, features: "ModelFeatures", seed: int, rows: "Tensor | None" = None) -> tuple[float, dict[str, Any]]:
+        """Accuracy and settings of a linear classifier on all training images, or on those at ``rows``."""
+        from ssl_transfer import probes
+        from ssl_transfer.features.augmented import augmented_features
+
+        train_x, train_y, test_x, test_y = four(features)
+        if rows is not None:
+            train_x, train_y = train_x[rows], train_y[rows]
+        if self.protocol == "lbfgs":
+            result: Any = probes.linear_probe(train_x, train_y, test_x, test_y, seed=seed)
+            settings: dict[str, Any] = {"n_classifiers": len(result.held_out_accuracy)}
+        else:
+            augmented = self.protocol == "augmented"
+            view = partial(augmented_features, features, self.augment, seed, rows) if augmented else None
+            result = probes.sgd_probe(train_x, train_y, test_x, test_y, epochs=self.epochs, seed=seed, view=view)
+            settings = {"augment": self.augment if augmented else "none"}
+        settings |= {"probe": "linear", "protocol": self.protocol, "at_grid_edge": result.at_grid_edge}
+        return result.accuracy, settings | facts(result)
+
+
+def _folds(features: "ModelFeatures") -> "list[Tensor]":
+    train = None if features.images is None else features.images[0]
+    if train is None or train.folds is None:
+        what = f"{features.name} is a table of features, which" if train is None else f"{train.name} {train.split}"
+        raise ValueError(f"{what} has no predefined folds, unlike the training split of stl10: leave out folds")
+    return [fold.to(features.features.train_x.device) for fold in train.folds]
+
+
+def _shared(values: Sequence[Any]) -> Any:
+    """What is the same in all folds, or else the list of what it is in each."""
+    return values[0] if all(value == values[0] for value in values) else list(values)

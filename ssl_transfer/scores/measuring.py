@@ -1,0 +1,48 @@
+"""All scores that a recipe asks for, of one model."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ssl_transfer.scores.base import Measuring, ScoreSection
+from ssl_transfer.scores.score import Score
+
+if TYPE_CHECKING:
+    from ssl_transfer.features.model_features import ModelFeatures
+
+
+def needed_layers(asked: Sequence[ScoreSection]) -> dict[str, bool]:
+    """The layers whose features the scores look at, and whether at those of the training images too."""
+    needed: dict[str, bool] = {}
+    for kind in asked:
+        if not kind.during_training:
+            layer = kind.scored_layer
+            needed[layer] = needed.get(layer, False) or kind.reads_training_features
+    return needed
+
+
+def measure_all(
+    layers: "Mapping[str, ModelFeatures]",
+    asked: Sequence[ScoreSection],
+    *,
+    seed: int,
+    teacher: "Mapping[str, ModelFeatures] | None",
+    main: bool,
+    classes: int | None = None,
+) -> list[Score]:
+    """Every score of ``asked`` of one model, of which ``layers`` has the features by layer; on the ``main`` process.
+
+    ``teacher`` has the teacher's likewise; ``classes`` is that of :class:`~ssl_transfer.scores.base.Measuring`. The
+    other processes take part where a kind needs them, and return nothing.
+    """
+    from ssl_transfer.features.extraction import exact
+
+    scores: list[Score] = []
+    for kind in asked:
+        if kind.during_training or not (main or kind.needs_all_processes):
+            continue
+        layer = kind.scored_layer
+        measuring = Measuring(seed, None if teacher is None else teacher[layer], classes)
+        with exact():
+            found = kind.measure(layers[layer], measuring)
+        scores += found if main else []
+    return scores

@@ -1,0 +1,86 @@
+"""Learning from labels: metric learning and classification."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from ssl_transfer.catalog.label_losses import ARGUMENTS
+from ssl_transfer.section import NotNegative, Positive, suggest
+from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Metric(TaskSection):
+    """Learn from labels an embedding in which a class lies together, by a loss of pytorch-metric-learning."""
+
+    kind: Literal["metric"]
+    loss: Literal["proxy_anchor", "multi_similarity", "contrastive", "triplet", "normalized_softmax"] = "proxy_anchor"
+    settings: dict[str, float] = {}  # of the loss; what is left out is filled in from catalog/label_losses.py
+    proxy_lr_scale: Positive = 100.0  # of the loss's proxies, if it has any, to optim.lr
+    freeze_batch_norm: bool = False  # keep the statistics of the pretrained weights
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_settings(cls, raw: Any) -> Any:
+        arguments = ARGUMENTS.get(raw.get("loss", "proxy_anchor"))
+        given = raw.get("settings", {})
+        if arguments is None or not isinstance(given, dict):  # told in the field's own words
+            return raw
+        for name in given.keys() - arguments.keys():
+            raise ValueError(f"settings has no key {name!r}{suggest(name, arguments)}")
+        return {**raw, "settings": arguments | given}
+
+    @property
+    def learns_labels(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def lr_scales(self) -> dict[str, float]:
+        """The proxies' rate: they are the parameters of the loss."""
+        return {"loss": self.proxy_lr_scale}
+
+    def build(self, inputs: TaskInputs) -> "nn.Module":
+        """See :class:`ssl_transfer.tasks.metric.MetricLearning`."""
+        from ssl_transfer.losses.labels import label_loss
+        from ssl_transfer.tasks.metric import MetricLearning
+
+        model, images = inputs.model, inputs.images
+        if images.classes is None:
+            raise ValueError(f"metric learning needs labels, and {images.name} {images.split} has none")
+        loss = label_loss(self.loss, num_classes=images.classes, embedding_dim=model.embedding_dim, **self.settings)
+        return MetricLearning(
+            model, loss, freeze_batch_norm=self.freeze_batch_norm, micro_batch_size=inputs.micro_batch_size
+        )
+
+
+class Classify(TaskSection):
+    """Learn labels by cross entropy."""
+
+    kind: Literal["classify"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    mixup: NotNegative = 0.0  # a of Beta(a, a), the share of an image in its mixture with another; 0: off
+    cutmix: NotNegative = 0.0  # the same for a pasted box; where both are on, each is taken half of the time
+
+    @property
+    def classifies(self) -> bool:
+        """Always."""
+        return True
+
+    def build(self, inputs: TaskInputs) -> "nn.Module":
+        """See :class:`ssl_transfer.tasks.classify.Classify`."""
+        from ssl_transfer.tasks import classify
+
+        return classify.Classify(
+            inputs.model,
+            label_smoothing=self.label_smoothing,
+            mixup=self.mixup,
+            cutmix=self.cutmix,
+            seed=inputs.seed,
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+LabelTask = Metric | Classify

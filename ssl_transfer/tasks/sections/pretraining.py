@@ -1,0 +1,123 @@
+"""Self-supervised pretraining: how a teacher is made from unlabeled images."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ssl_transfer.section import Count, Positive, Probability
+from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_transfer.data import Images
+    from ssl_transfer.models.checkpoint import HeadSpec
+
+
+class Pretraining(TaskSection):
+    """What all ways of making a teacher share: two views of an image, a projection on the features."""
+
+    projection_dim: Count = 128
+    hidden_dim: Count | None = None  # null: as wide as the features
+
+    def model_output(self, embedding_dim: int | None) -> str:
+        """A projection, whatever ``embedding_dim``."""
+        return "projection"
+
+    def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
+        """A perceptron of two layers with batch norm."""
+        from ssl_transfer.models.checkpoint import HeadSpec
+
+        return HeadSpec("projection", self.projection_dim, self.hidden_dim)
+
+
+class SimCLR(Pretraining):
+    """Contrast two views of an image with all others (Chen et al., ICML 2020)."""
+
+    kind: Literal["simclr"]
+    temperature: Positive = 0.5
+
+    def build(self, inputs: TaskInputs) -> "nn.Module":
+        """See :class:`ssl_transfer.tasks.pretrain.SimCLR`."""
+        from ssl_transfer.tasks import pretrain
+
+        return pretrain.SimCLR(inputs.model, temperature=self.temperature, micro_batch_size=inputs.micro_batch_size)
+
+
+class MoCo(Pretraining):
+    """Contrast a view with the other one and a queue of earlier images (He et al., CVPR 2020; Chen et al., 2020).
+
+    Version 1 is ``head: linear, temperature: 0.07`` with ``augment: moco_v1``; version 2 the defaults and ``moco_v2``.
+    """
+
+    kind: Literal["moco"]
+    head: Literal["linear", "mlp"] = "mlp"
+    temperature: Positive = 0.2
+    queue_size: Count = 65536
+    momentum: Probability = 0.999
+    final_momentum: Probability | None = None  # reached by half a cosine; null: constant
+    symmetric: bool = False  # each view asks for the other, as small data sets like it; the papers: the first asks
+
+    def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
+        """One linear layer in version 1, two layers in version 2, without batch norm."""
+        from ssl_transfer.models.checkpoint import HeadSpec
+
+        layers = {"linear": 1, "mlp": 2}[self.head]
+        return HeadSpec("projection", self.projection_dim, self.hidden_dim, num_layers=layers, batch_norm=False)
+
+    def build(self, inputs: TaskInputs) -> "nn.Module":
+        """See :class:`ssl_transfer.tasks.moco.MoCo`."""
+        from ssl_transfer.tasks import moco
+
+        return moco.MoCo(
+            inputs.model,
+            queue_size=self.queue_size,
+            temperature=self.temperature,
+            momentum=_momentum(self.momentum, self.final_momentum, inputs.total_steps),
+            symmetric=self.symmetric,
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+class MoCoV3(Pretraining):
+    """Contrast predictions of a view with the other view of all images of the batch (Chen, Xie and He, ICCV 2021)."""
+
+    kind: Literal["moco_v3"]
+    temperature: Positive = 1.0
+    momentum: Probability = 0.99
+    final_momentum: Probability | None = 1.0  # reached by half a cosine; null: constant
+    projection_dim: Count = 256
+    hidden_dim: Count = 4096  # of projection and predictor
+    projection_layers: Annotated[int, Field(ge=2)] = 2  # 3 for a vision transformer
+
+    def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
+        """A perceptron of ``projection_layers`` layers with batch norm."""
+        from ssl_transfer.models.checkpoint import HeadSpec
+
+        return HeadSpec("projection", self.projection_dim, self.hidden_dim, num_layers=self.projection_layers)
+
+    def build(self, inputs: TaskInputs) -> "nn.Module":
+        """See :class:`ssl_transfer.tasks.moco.MoCoV3`."""
+        from ssl_transfer.tasks import moco
+
+        return moco.MoCoV3(
+            inputs.model,
+            hidden_dim=self.hidden_dim,
+            temperature=self.temperature,
+            momentum=_momentum(self.momentum, self.final_momentum, inputs.total_steps),
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+def _momentum(base: float, final: float | None, total_steps: int) -> Callable[[int], float]:
+    """The trailing copy's momentum as a function of the step."""
+    from ssl_transfer.schedules import constant, cosine
+
+    if final is None:
+        return partial(constant, base=base)
+    return partial(cosine, total_steps=total_steps, base=base, final=final)
+
+
+PretrainingTask = SimCLR | MoCo | MoCoV3

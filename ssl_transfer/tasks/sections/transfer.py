@@ -1,0 +1,365 @@
+"""Transfer: a student learns from a teacher. One section a loss, with its default weight and where that is from.
+
+A weight is that of the authors: LabelRelaxation is tjddus9597/LabelRelaxation-CVPR21, RepDistiller is
+HobbitLong/RepDistiller (``run_cifar_distill.sh``). ``beside_labels`` is what a loss and the cross entropy weigh with
+``labels: true``: RepDistiller's, made for CIFAR-100 and SGD, where it has the loss; 1 where nothing is published.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from ssl_transfer.section import Count, NotNegative, Positive
+from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
+from ssl_transfer.teachers.section import Teacher
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ssl_transfer.models import Frozen
+    from ssl_transfer.tasks import transfer as modules
+
+
+class Transfer(TaskSection):
+    """What all ways of transfer share. Further keys have the names of the loss's arguments in ssl_transfer.losses.
+
+    With ``labels`` the student has a classifier, which learns them by cross entropy. What is transferred are then the
+    features or feature maps before it, and by soft targets the logits. Weights left out are those of ``beside_labels``.
+    """
+
+    beside_labels: ClassVar[dict[str, float]] = {"cross_entropy": 1.0, "weight": 1.0}
+    output_beside_labels: ClassVar[Literal["features", "logits"]] = "features"  # of the student, which is compared
+    compares_maps: ClassVar[bool] = False  # not embeddings
+
+    teacher: Teacher
+    labels: Literal[True] | None = None
+    cross_entropy: NotNegative | None = None  # its weight beside the transfer's
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_weights(cls, raw: Any) -> Any:
+        if raw.get("labels") is not True:
+            return raw
+        teacher = raw.get("teacher")
+        if cls.output_beside_labels == "logits" and isinstance(teacher, dict):
+            raw = {**raw, "teacher": {"output": "logits", **teacher}}
+        return {**cls.beside_labels, **raw}
+
+    @model_validator(mode="after")
+    def _labels_are_learned_by_cross_entropy(self) -> "Transfer":
+        if self.cross_entropy is not None and self.labels is None:
+            raise ValueError(f"cross_entropy is {self.cross_entropy:g} but no labels are learned; add labels: true")
+        return self
+
+    @property
+    def classifies(self) -> bool:
+        """With ``labels``."""
+        return self.labels is not None
+
+    def build(self, inputs: TaskInputs) -> "nn.Module":
+        """The transfer, beside cross entropy where labels are learned."""
+        from ssl_transfer.tasks.classify import LabeledTransfer
+
+        transfer = self.transfer(inputs)
+        return transfer if self.cross_entropy is None else LabeledTransfer(transfer, weight=self.cross_entropy)
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """The comparison of student and teacher."""
+        raise NotImplementedError
+
+    def student(self, inputs: TaskInputs) -> "tuple[nn.Module, int]":
+        """What of the model is compared with the teacher, and its width: features or logits where it learns labels."""
+        from ssl_transfer.models import WithLogits
+
+        model = inputs.model
+        if not self.labels:
+            return model, model.embedding_dim
+        compared = self.output_beside_labels
+        return WithLogits(model, compared), model.width_of(compared)
+
+    def taught(self, inputs: TaskInputs) -> "tuple[Frozen, int]":
+        """The teacher's output that is transferred, and its width."""
+        from ssl_transfer.models import Frozen, Output
+
+        teacher = inputs.teacher
+        assert teacher is not None
+        return Frozen(Output(teacher, self.teacher.output)), teacher.width_of(self.teacher.output)
+
+
+class Relational(Transfer):
+    """Transfer by a function of both embeddings: ``ssl_transfer.losses.<kind>``, with the section's own keys."""
+
+    needs_images: ClassVar[bool] = False  # whether the loss asks which rows show the same image
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """See :class:`ssl_transfer.tasks.transfer.RelationalTransfer`."""
+        from ssl_transfer import losses
+        from ssl_transfer.tasks.transfer import RelationalTransfer
+
+        arguments = self.model_dump(exclude={"kind", *Transfer.model_fields})
+        weight = arguments.pop("weight")
+        return RelationalTransfer(
+            self.student(inputs)[0],
+            self.taught(inputs)[0],
+            partial(getattr(losses, self.kind), **arguments),
+            weight=weight,
+            tell_images=self.needs_images,
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+class RelaxedContrastive(Relational):
+    """Give the student the teacher's geometry by the relaxed contrastive loss (Kim et al., CVPR 2021)."""
+
+    # Beside labels it is not published; recipes/README.md, "Labels beside a teacher", says how 1 was looked for.
+    needs_images = True
+
+    kind: Literal["relaxed_contrastive"]
+    weight: Positive = 1.0  # LabelRelaxation: the only loss
+    sigma: Positive = 1.0
+    delta: Positive = 1.0
+    affinity: Literal["gaussian", "contextual"] = "gaussian"
+    neighbors: Count = 10  # of the contextual affinity
+
+
+class RelaxedMultiSimilarity(Relational):
+    """The relaxed multi-similarity loss of the authors' code."""
+
+    needs_images = True
+
+    kind: Literal["relaxed_multi_similarity"]
+    weight: Positive = 1.0  # LabelRelaxation: the only loss
+    sigma: Positive = 1.0
+    delta: Positive = 1.0
+    alpha: Positive = 1.0
+    beta: Positive = 2.0
+    affinity: Literal["gaussian", "contextual"] = "gaussian"
+    neighbors: Count = 10
+
+
+class PKT(Relational):
+    """Probabilistic knowledge transfer (Passalis and Tefas, ECCV 2018)."""
+
+    beside_labels = {"cross_entropy": 1.0, "weight": 30000.0}
+
+    kind: Literal["pkt"]
+    weight: Positive = 1.0  # LabelRelaxation, under Adam; RepDistiller 30,000: a mean over n^2 entries is tiny
+
+
+class DarkRank(Relational):
+    """The teacher's ranking of neighbors, hard form (Chen et al., AAAI 2018)."""
+
+    kind: Literal["dark_rank"]
+    weight: Positive = 1.0  # LabelRelaxation
+    alpha: Positive = 3.0
+    beta: Positive = 3.0
+    length: Count = 4
+
+
+class SimilarityPreserving(Relational):
+    """Similarity-preserving distillation (Tung and Mori, ICCV 2019)."""
+
+    beside_labels = {"cross_entropy": 1.0, "weight": 3000.0}  # theirs is on the last map, not the features
+
+    kind: Literal["similarity_preserving"]
+    weight: Positive = 3000.0  # RepDistiller
+
+
+class CorrelationCongruence(Relational):
+    """Correlation congruence (Peng et al., ICCV 2019)."""
+
+    beside_labels = {"cross_entropy": 1.0, "weight": 0.02}
+
+    kind: Literal["correlation_congruence"]
+    weight: Positive = 0.02  # RepDistiller, whose form differs from the paper's
+    gamma: Positive = 0.4
+    order: Count = 2
+
+
+class RKD(Transfer):
+    """Relational knowledge distillation by distances and angles (Park et al., CVPR 2019)."""
+
+    beside_labels = {"cross_entropy": 1.0, "distance_weight": 25.0, "angle_weight": 50.0}
+
+    kind: Literal["rkd"]
+    distance_weight: NotNegative = 1.0  # LabelRelaxation; RepDistiller 25
+    angle_weight: NotNegative = 2.0  # LabelRelaxation; RepDistiller 50
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """Both terms, by :class:`ssl_transfer.tasks.transfer.RelationalTransfer`."""
+        from ssl_transfer.losses.relational.rkd import rkd
+        from ssl_transfer.tasks.transfer import RelationalTransfer
+
+        loss = partial(rkd, distance_weight=self.distance_weight, angle_weight=self.angle_weight)
+        student, taught = self.student(inputs)[0], self.taught(inputs)[0]
+        return RelationalTransfer(student, taught, loss, micro_batch_size=inputs.micro_batch_size)
+
+
+class SEED(Transfer):
+    """Similarities to a queue of the teacher's embeddings (Fang et al., ICLR 2021)."""
+
+    kind: Literal["seed"]
+    weight: Positive = 1.0  # the only loss of SEED
+    queue_size: Count = 65536
+    student_temperature: Positive = 0.2
+    teacher_temperature: Positive = 0.01
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """See :class:`ssl_transfer.tasks.transfer.SEED`."""
+        from ssl_transfer.tasks import transfer as modules
+
+        (student, student_width), (taught, width) = self.student(inputs), self.taught(inputs)
+        return modules.SEED(
+            student,
+            taught,
+            modules.adapter(student_width, width),
+            teacher_width=width,
+            queue_size=self.queue_size,
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+            weight=self.weight,
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+class CRD(Transfer):
+    """Contrastive representation distillation, negatives from all images (Tian et al., ICLR 2020)."""
+
+    beside_labels = {"cross_entropy": 1.0, "weight": 0.8}
+
+    kind: Literal["crd"]
+    weight: Positive = 1.0  # LabelRelaxation; RepDistiller 0.8
+    width: Count = 128
+    negatives: Count = 4096
+    temperature: Positive = 0.07
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """See :class:`ssl_transfer.tasks.transfer.CRD`."""
+        from ssl_transfer.losses import ContrastiveRepresentation
+        from ssl_transfer.tasks import transfer as modules
+
+        (student, student_width), (taught, width) = self.student(inputs), self.taught(inputs)
+        loss = ContrastiveRepresentation(
+            student_width,
+            width,
+            len(inputs.images),
+            width=self.width,
+            temperature=self.temperature,
+            momentum=self.momentum,
+        )
+        return modules.CRD(
+            student,
+            taught,
+            loss,
+            dataset_size=len(inputs.images),
+            negatives=self.negatives,
+            seed=inputs.seed,
+            weight=self.weight,
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+class SoftTargets(Transfer):
+    """Softened outputs, the teacher's embedding read as logits (Hinton et al., 2015)."""
+
+    beside_labels = {"cross_entropy": 0.1, "weight": 0.9}
+    output_beside_labels = "logits"
+
+    kind: Literal["soft_targets"]
+    weight: Positive = 0.9  # RepDistiller, beside 0.1 of cross entropy
+    temperature: Positive = 4.0
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """See :class:`ssl_transfer.tasks.transfer.SoftTargets`."""
+        from ssl_transfer.tasks import transfer as modules
+
+        (student, student_width), (taught, width) = self.student(inputs), self.taught(inputs)
+        return modules.SoftTargets(
+            student,
+            taught,
+            modules.adapter(student_width, width),
+            temperature=self.temperature,
+            weight=self.weight,
+            micro_batch_size=inputs.micro_batch_size,
+        )
+
+
+class FeatureMapTransfer(Transfer):
+    """Transfer of feature maps, by one loss for each pair of maps."""
+
+    compares_maps = True
+
+    weight: Positive
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """See :class:`ssl_transfer.tasks.feature_maps.FeatureMapTransfer`."""
+        from ssl_transfer.tasks.feature_maps import transfer_of_maps
+
+        assert inputs.teacher is not None
+        return transfer_of_maps(inputs.model, inputs.teacher, inputs.images, self.map_loss, weight=self.weight)
+
+    def map_loss(self, student_channels: int, teacher_channels: int) -> Any:
+        """The loss of a pair of maps of so many channels."""
+        raise NotImplementedError
+
+
+class FitNet(FeatureMapTransfer):
+    """Regression of the teacher's feature maps (Romero et al., ICLR 2015)."""
+
+    beside_labels = {"cross_entropy": 1.0, "weight": 100.0}
+
+    kind: Literal["fitnet"]
+    weight: Positive = 1.0  # LabelRelaxation, per map; RepDistiller 100 on one map
+
+    def map_loss(self, student_channels: int, teacher_channels: int) -> "nn.Module":
+        """See :class:`ssl_transfer.losses.FitNet`."""
+        from ssl_transfer import losses
+
+        return losses.FitNet(student_channels, teacher_channels)
+
+
+class AttentionTransfer(FeatureMapTransfer):
+    """The teacher's spatial attention (Zagoruyko and Komodakis, ICLR 2017)."""
+
+    beside_labels = {"cross_entropy": 1.0, "weight": 1000.0}
+
+    kind: Literal["attention_transfer"]
+    weight: Positive = 1.0  # LabelRelaxation, per map; RepDistiller 1,000
+
+    def map_loss(self, student_channels: int, teacher_channels: int) -> Any:
+        """See :func:`ssl_transfer.losses.attention_transfer`, which takes maps of any channels."""
+        from ssl_transfer import losses
+
+        return losses.attention_transfer
+
+
+class VID(FeatureMapTransfer):
+    """Variational information distillation of feature maps (Ahn et al., CVPR 2019)."""
+
+    kind: Literal["vid"]
+    weight: Positive = 1.0  # RepDistiller, per map
+
+    def map_loss(self, student_channels: int, teacher_channels: int) -> "nn.Module":
+        """See :class:`ssl_transfer.losses.VID`."""
+        from ssl_transfer import losses
+
+        return losses.VID(student_channels, teacher_channels)
+
+
+TransferTask = (
+    RelaxedContrastive
+    | RelaxedMultiSimilarity
+    | RKD
+    | PKT
+    | DarkRank
+    | SimilarityPreserving
+    | CorrelationCongruence
+    | SEED
+    | FitNet
+    | AttentionTransfer
+    | VID
+    | CRD
+    | SoftTargets
+)

@@ -1,0 +1,1 @@
+"""Teachers: where they come from, and the memory of what they made of fixed views."""

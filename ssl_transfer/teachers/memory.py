@@ -1,0 +1,155 @@
+"""The teacher's embeddings of fixed views, computed once and kept in files that any later run can read.
+
+A view of an image is a function of (seed, view id, image, view), so where view ids come round again so do the teacher's
+embeddings. There is one file for each view id, a row for each image. A row carries a checksum of itself: a row that was
+never written, or only partly before the machine went down, is missing and not wrong, and processes that write other
+rows of the same file need not wait for each other.
+"""
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from ssl_transfer.data import Batch, Batches
+from ssl_transfer.data.device import to_device
+from ssl_transfer.files import write_text
+
+
+class TeacherMemory:
+    """Embeddings of ``views`` views of each of ``images`` images under ``view_ids`` numbers, in a folder of ``root``.
+
+    ``key`` says in words all that decides an embedding; the folder carries its hash, so that another teacher, data set
+    or augmentation has another folder. ``precision`` is that of the files; reading gives float32.
+
+    Raises:
+        ValueError: the disk has no room for the files.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        key: Mapping[str, object],
+        *,
+        images: int,
+        view_ids: int,
+        views: int,
+        width: int,
+        precision: Literal["float16", "float32"],
+    ):
+        content = json.dumps({**key, "views": views, "width": width, "kept as": precision}, sort_keys=True, indent=2)
+        self.folder = root / hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.precision = precision
+        row = np.dtype([("checksum", "<u4"), ("embeddings", np.dtype(precision).newbyteorder("<"), (views, width))])
+        self.bytes = view_ids * images * row.itemsize
+        paths = [self.folder / f"{view_id}.bin" for view_id in range(view_ids)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _check_room(self.folder, sum(images * row.itemsize for path in paths if not path.exists()))
+        if not (self.folder / "key.json").exists():
+            write_text(self.folder / "key.json", content + "\n")
+        self._files = [_map(path, row, images) for path in paths]
+
+    def has(self, view_id: int, index: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Whether the embeddings of these images' views are here, and whole."""
+        rows = self._files[view_id][index.numpy()]
+        return torch.from_numpy(_checksums(rows["embeddings"]) == rows["checksum"])
+
+    def write(self, view_id: int, index: Int64[Tensor, " n"], embeddings: Float32[Tensor, "rows width"]) -> None:
+        """Keep the embeddings of these images' views, given all first views first, then all second.
+
+        Raises:
+            ValueError: an embedding is not finite in the precision of the files.
+        """
+        rows = np.zeros(len(index), self._files[view_id].dtype)
+        by_image = embeddings.unflatten(0, (-1, len(index))).transpose(0, 1)
+        kept = by_image.to(getattr(torch, self.precision)).cpu().contiguous()
+        if not torch.isfinite(kept).all():
+            raise ValueError(
+                f"an embedding of the teacher is not finite in {self.precision} (the largest is "
+                f"{embeddings.abs().max().item():g}): choose task.teacher.memory=float32 or none"
+            )
+        rows["embeddings"] = kept.numpy()
+        rows["checksum"] = _checksums(rows["embeddings"])
+        self._files[view_id][index.numpy()] = rows
+
+    def read(self, view_id: int, index: Int64[Tensor, " n"]) -> Float32[Tensor, "rows width"]:
+        """The embeddings of these images' views, all first views first, then all second."""
+        embeddings = self._files[view_id]["embeddings"][index.numpy()]
+        return torch.from_numpy(embeddings).transpose(0, 1).flatten(0, 1).float()
+
+    def fill(
+        self,
+        batches: Batches,
+        teacher: Callable[[Tensor], Tensor],
+        *,
+        share: tuple[int, int] = (0, 1),
+        before_each: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Compute what is missing of the ``share`` (which, of how many) and return how many views the teacher saw.
+
+        ``teacher`` is given as many views at a time as in training. ``before_each`` is called before each such part and
+        may raise; what was computed stays.
+        """
+        images, which, of = batches.images, *share
+        own = torch.arange(len(images)).tensor_split(of)[which]
+        parts = own.split(batches.batch_size // batches.world)
+        todo = [
+            (view_id, index)
+            for view_id in range(len(self._files))
+            for index in parts
+            if not bool(self.has(view_id, index).all())
+        ]
+        seen = 0
+        with closing(images.reader(lambda place: todo[place][1], steps=len(todo))) as pixels_of:
+            for place, (view_id, index) in enumerate(todo):
+                before_each()
+                views = batches.views_of(pixels_of(place), index, view_id)
+                with torch.no_grad():
+                    self.write(view_id, index, teacher(torch.cat(views)).float())
+                seen += len(views) * len(index)
+        for file in self._files:
+            file.flush()
+        return seen
+
+
+def with_teacher(batches: Batches, memory: TeacherMemory) -> Callable[[int], Batch]:
+    """A function from the step to its batch, the teacher's embeddings of its views included."""
+    device = batches.images.pixels.device
+
+    def batch(step: int) -> Batch:
+        made = batches.batch(step)
+        return replace(made, teacher=to_device(memory.read(made.view_id, batches.index(step)), device))
+
+    return batch
+
+
+def _map(path: Path, row: np.dtype, images: int) -> np.memmap:
+    """The file as an array of rows, made if it is not there; a hole in it takes no room and reads as zeros."""
+    with path.open("ab") as file:
+        file.truncate(images * row.itemsize)
+    return np.memmap(path, row, mode="r+", shape=(images,))
+
+
+def _checksums(embeddings: np.ndarray) -> np.ndarray:
+    """CRC-32 of each row; that of zeros is not zero, so a hole is no whole row."""
+    rows: Iterator[bytes] = (row.tobytes() for row in embeddings)
+    return np.fromiter((zlib.crc32(row) for row in rows), "<u4", len(embeddings))
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"the teacher's memory needs {needed / 1e9:.1f} GB in {folder} and {free / 1e9:.1f} GB are free: "
+            "take fewer data.fixed_views, another train.runs, or task.teacher.memory=none"
+        )

@@ -1,0 +1,171 @@
+import multiprocessing
+import os
+import shutil
+
+import pytest
+import torch
+
+from ssl_transfer.data.batches import Batches
+from ssl_transfer.data.sources.datasets import load_images
+from ssl_transfer.data.sources.encoded import Files
+from ssl_transfer.data.views.augment import Augment
+
+VIEWS = [Augment(16, crop_scale=(0.3, 1.0), flip=0.5)] * 2
+
+
+@pytest.fixture
+def tree(tmp_path, save):
+    """Ninety images of two classes, no two alike."""
+    for number in range(90):
+        save(tmp_path / "train" / "ab"[number % 2] / f"{number:02}.{'jpg' if number % 3 else 'png'}", 30 + number, 40)
+    return tmp_path
+
+
+def load(root, **options):
+    return load_images("folder", root, **dict(split="train", download=False, image_size=20) | options)
+
+
+def same_batch(ours, theirs):
+    return (
+        torch.equal(ours.index, theirs.index)
+        and torch.equal(ours.labels, theirs.labels)
+        and all(torch.equal(*pair) for pair in zip(ours.views, theirs.views, strict=True))
+    )
+
+
+def batches(images, **options):
+    return Batches(images, VIEWS, **dict(seed=0, batch_size=40) | options)
+
+
+def test_streamed_batches_equal_resident_ones_whatever_was_asked_for_before(tree):
+    resident, streamed = batches(load(tree)), batches(load(tree, resident=False))
+    for step in (0, 1, 2, 7, 3, 3):  # two steps an epoch
+        assert same_batch(streamed.batch(step), resident.batch(step))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
+@pytest.mark.parametrize("workers, world", [(1, 1), (3, 1), (2, 2)])
+def test_workers_and_processes_do_not_change_a_batch(tree, workers, world):
+    whole = batches(load(tree))
+    images = load(tree, resident=False, workers=workers)
+    shares = [batches(images, rank=rank, world=world) for rank in range(world)]
+    try:
+        for step in (0, 1, 2, 9):
+            parts = [share.batch(step) for share in shares]
+            expected = whole.batch(step)
+            assert torch.equal(torch.cat([part.index for part in parts]), expected.index)
+            for view in range(2):
+                assert torch.equal(torch.cat([part.views[view] for part in parts]), expected.views[view])
+    finally:
+        for share in shares:
+            share.close()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_closing_ends_the_workers(tree):
+    streamed = batches(load(tree, resident=False, workers=2))
+    streamed.batch(0)
+    assert len(multiprocessing.active_children()) == 2
+    streamed.close()
+    assert not multiprocessing.active_children()
+
+
+def test_the_last_smaller_batch_of_an_epoch_is_streamed_too(tree):
+    resident, streamed = (
+        batches(load(tree, resident=choice), drop_last=False, batch_size=35) for choice in (True, False)
+    )
+    for step in (2, 3, 5):
+        assert same_batch(streamed.batch(step), resident.batch(step))
+
+
+def test_rows_parts_subsets_and_middles_are_those_of_resident_pixels(tree):
+    resident, streamed = load(tree), load(tree, resident=False)
+    assert streamed.pixels.shape == resident.pixels.shape and not streamed.resident and resident.resident
+    chosen = torch.tensor([5, 80, 5])
+    for change in (lambda images: images, lambda images: images.subset(chosen), lambda images: images.middle(10)):
+        ours, theirs = change(streamed), change(resident)
+        assert ours.pixels.shape == theirs.pixels.shape and torch.equal(ours.labels, theirs.labels)
+        assert torch.equal(ours.pixels[:2], theirs.pixels[:2])
+        assert torch.equal(torch.cat(list(ours.parts(slice(1, 71), size=33))), theirs.pixels[1:71])
+
+
+def test_no_rows_are_no_parts(tree):
+    for images in (load(tree), load(tree, resident=False)):
+        assert not list(images.parts(slice(90, 90), size=33))  # what a process beyond the last image asks for
+
+
+def test_images_beyond_the_limit_are_streamed_unless_told_otherwise(tree, monkeypatch):
+    assert load(tree).resident
+    monkeypatch.setattr("ssl_transfer.data.sources.materialize.RESIDENT_LIMIT", 90 * 3 * 20 * 20 - 1)
+    assert not load(tree).resident and load(tree, resident=True).resident
+
+
+def test_a_fingerprint_reads_no_file_and_knows_names_sizes_and_canvas(tree, tmp_path_factory):
+    before = load(tree, resident=False).fingerprint
+    moved = tmp_path_factory.mktemp("moved") / "elsewhere"
+    shutil.copytree(tree, moved)
+    assert load(moved, resident=False).fingerprint == before
+    assert load(tree, resident=False, image_size=24).fingerprint != before
+    (moved / "train" / "a" / "00.png").rename(moved / "train" / "a" / "00x.png")
+    renamed = load(moved, resident=False).fingerprint
+    with (moved / "train" / "a" / "00x.png").open("ab") as file:
+        file.write(b" ")
+    assert len({before, renamed, load(moved, resident=False).fingerprint}) == 3
+
+
+def breaks(path):
+    """Make an image undecodable, its size and date unchanged."""
+    status = path.stat()
+    path.write_bytes(b"x" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_broken_files_are_met_before_training(tree):
+    breaks(tree / "train" / "a" / "04.jpg")
+    breaks(tree / "train" / "b" / "07.jpg")
+    with pytest.raises(ValueError, match=r"2 of 90 images cannot be decoded: .*04\.jpg.*07\.jpg.*data\.on_error=skip"):
+        load(tree, resident=False)
+
+
+def test_skipped_files_leave_the_same_images_streamed_and_resident(tree):
+    breaks(tree / "train" / "a" / "04.jpg")
+    resident, streamed = load(tree, on_error="skip"), load(tree, on_error="skip", resident=False)
+    assert len(streamed) == len(resident) == 89
+    assert same_batch(batches(streamed).batch(3), batches(resident).batch(3))
+
+
+def test_files_are_checked_once_and_again_when_one_has_changed(tree, tmp_path_factory):
+    memory = tmp_path_factory.mktemp("memory")
+    load(tree, resident=False, memory=memory)
+    broken = tree / "train" / "a" / "04.jpg"
+    breaks(broken)
+    assert len(load(tree, resident=False, memory=memory)) == 90  # not looked at a second time
+    os.utime(broken)
+    for _ in range(2):
+        assert len(load(tree, resident=False, memory=memory, on_error="skip")) == 89
+
+
+def test_a_file_that_cannot_be_read_is_not_remembered_as_broken(tree, tmp_path_factory, monkeypatch):
+    memory, read = tmp_path_factory.mktemp("memory"), Files.read
+
+    def fail(files, place):
+        if files.paths[place].endswith("04.jpg"):
+            raise OSError(5, "Input/output error")
+        return read(files, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "read", fail)
+        with pytest.raises(ValueError, match=r"04\.jpg \(cannot be read: .*Input/output error"):
+            load(tree, resident=False, memory=memory)
+    assert len(load(tree, resident=False, memory=memory)) == 90
+
+
+def test_a_file_that_breaks_during_training_is_named(tree):
+    streamed = batches(load(tree, resident=False))
+    streamed.batch(0)
+    for number in range(90):
+        breaks(next((tree / "train").glob(f"*/{number:02}.*")))
+    with pytest.raises(ValueError, match=r"cannot be decoded: .*train/[ab]/\d\d\.(jpg|png) "):
+        streamed.batch(5)

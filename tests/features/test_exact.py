@@ -1,0 +1,79 @@
+"""What is scored is computed in float32 all through, whatever a GPU trains in."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_transfer.data import Augment, load_images
+from ssl_transfer.evaluation import evaluate
+from ssl_transfer.scores import measures, monitor
+from ssl_transfer.scores.kinds import score_subject
+from tests.scores.subjects import kinds, subject
+
+BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+
+
+def flags() -> list[str]:
+    return [backend.fp32_precision for backend in BACKENDS]
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    """Train in TF32, and note the arithmetic that a function is called in."""
+    before = flags()
+    for backend in BACKENDS:
+        backend.fp32_precision = "tf32"
+    seen: list[list[str]] = []
+
+    def watch(module, name: str):
+        found = getattr(module, name)
+
+        def noting(*given, **settings):
+            seen.append(flags())
+            return found(*given, **settings)
+
+        monkeypatch.setattr(module, name, noting)
+        return seen
+
+    yield watch
+    for backend, precision in zip(BACKENDS, before, strict=True):
+        backend.fp32_precision = precision
+
+
+def test_a_measure_of_a_recipe_computes_in_float32_and_leaves_no_trace(spy):
+    seen = spy(measures, "knn")
+    subjects = {"features": subject("student", 0)}
+    score_subject(subjects, kinds({"kind": "knn", "k": [5]}), seed=0, teacher=None, main=True)
+    assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
+
+
+def test_flags_are_restored_after_a_measure_that_fails(spy):
+    seen = spy(measures, "knn")
+    with pytest.raises(ValueError, match="k is 500"):
+        score_subject(
+            {"features": subject("student", 0)}, kinds({"kind": "knn", "k": [500]}), seed=0, teacher=None, main=True
+        )
+    assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
+
+
+def test_figures_during_training_are_computed_in_float32(spy, model):
+    images = load_images("digits", Path(), split="test", download=False)
+    seen = spy(monitor, "effective_rank")
+    monitor.Monitor(lambda: model, images, [Augment(8)], every=1, count=50, k=5, seed=0)(0)
+    assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
+    seen = spy(best_on_test, "retrieval")
+    best_on_test.RecallOnTest(lambda: model, images, k=[1], every=1)(0)
+    assert seen == 2 * [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
+
+
+def test_a_program_measures_in_float32(spy, monkeypatch, tmp_path):
+    y = np.arange(8) % 2
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", train_x=x, train_y=y, test_x=x, test_y=y)
+    monkeypatch.setattr(sys, "argv", ["knn.py", "--features", str(tmp_path / "x.npz")])
+    seen = spy(measures, "knn")
+    evaluate("A program.", lambda given, _: measures.knn(given, k=[1]))
+    assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
