@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader
 from ssl_transfer.context import keep_freed_memory
 from ssl_transfer.data import Augment, Batches, Images
 from ssl_transfer.models import EmbeddingModel, ProjectionHead, create_backbone
-from ssl_transfer.tasks import SimCLR
-from ssl_transfer.training.engine import fit
+from ssl_transfer.tasks.pretrain import SimCLR
+from ssl_transfer.training.engine import Keeping, Plan, fit
 from ssl_transfer.training.optim import create_optimizer
+from ssl_transfer.training.progress import ProgressReport
 
 SIZE = 32
 PIXELS = ((0.5,) * 3, (0.25,) * 3)  # mean and standard deviation
@@ -69,17 +70,11 @@ def ours(
                 task,
                 (lambda step: made) if constant else batches.batch,
                 optimizer,
+                plan=Plan(0, given.batch_size, batches.steps_per_epoch, given.steps, lambda step: 0.06),
+                keeping=Keeping(Path(folder), checkpoint_every=given.steps, log_every=20),
                 accelerator=accelerator,
-                folder=Path(folder),
-                title="",
-                seed=0,
-                batch_size=given.batch_size,
-                steps_per_epoch=batches.steps_per_epoch,
-                total_steps=given.steps,
-                learning_rate=lambda step: 0.06,
                 autocast=lambda: autocast(given),
-                checkpoint_every=given.steps,
-                log_every=20,
+                progress=ProgressReport("", None),
             ).seconds
 
     return steps

@@ -82,14 +82,6 @@ def gather_shards(rows: Shaped[Tensor, "n *shape"], length: int) -> Shaped[Tenso
     return gathered[:length]
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of ``values`` over all processes; no gradient."""
-    if world_size() > 1:
-        values = values.clone()
-        dist.all_reduce(values)
-    return values
-
-
 def everyone_says(sentence: str, *, within: float = 10.0) -> bool:
     """Whether all processes call this with the same ``sentence``, within so many seconds of each other.
 

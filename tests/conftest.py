@@ -1,4 +1,7 @@
+import json
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,42 @@ def free_port() -> int:
 @pytest.fixture
 def recipes() -> Path:
     return ROOT / "recipes"
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """Run a program of eval/ as a person does, but in this process; returns the scores that it writes."""
+
+    def run(command: str, *arguments: object) -> list[dict]:
+        name, *words = command.split()
+        monkeypatch.setattr(
+            sys, "argv", [f"{name}.py", *map(str, arguments), *words, "--json", f"{tmp_path}/found.json"]
+        )
+        runpy.run_path(str(ROOT / "eval" / f"{name}.py"), run_name="__main__")
+        return json.loads((tmp_path / "found.json").read_text())["scores"]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def every_score():
+    from tests.scores.subjects import EVERY_KIND, kinds, scores_of
+
+    asked = kinds(*EVERY_KIND)
+    return asked, [*scores_of("student (small)", 0, asked), *scores_of("untrained (small)", 3, asked)]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from ssl_transfer.data import load_images
+
+    return [load_images("digits", Path(), split=split, download=False) for split in ("train", "test")]
+
+
+@pytest.fixture
+def model(digits):
+    """A small network with an embedding head, in eval mode."""
+    from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
+
+    spec = ModelSpec("cifar_resnet8", "default", 1, 8, digits[0].mean, digits[0].std, head=HeadSpec("embedding", 16))
+    return build_model(spec).eval()

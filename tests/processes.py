@@ -43,3 +43,12 @@ def _compare(
                 found[name], value, rtol=rtol, atol=atol, msg=lambda text, n=f"{kind} {name}": f"{n}: {text}"
             )
     dist.destroy_process_group()
+
+
+def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """The sum of what each process holds, on every process."""
+    if not dist.is_initialized():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total

@@ -7,8 +7,9 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DynamoBackend
 
-from ssl_transfer import config
+from ssl_transfer import config, evaluation
 from ssl_transfer.context import Context
+from ssl_transfer.scores.knn import KNN
 from tests.test_config import PRETRAIN
 
 
@@ -50,10 +51,10 @@ def test_processes_wait_for_days_for_one_that_scores(load, monkeypatch, first_of
         asked.append(options)
         return PartialState(*arguments, **options)
 
-    monkeypatch.setattr(program, "PartialState", state)
+    monkeypatch.setattr(evaluation, "PartialState", state)
     monkeypatch.setattr("sys.argv", ["knn.py", "--features", "nothing.npz"])
     with pytest.raises(SystemExit):
-        program.evaluate("k nearest neighbors", lambda subject, given: [])
+        evaluation.evaluate("k nearest neighbors", KNN)
     assert asked[0]["timeout"] >= timedelta(days=1)  # only the first sets the processes up
 
 

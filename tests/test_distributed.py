@@ -18,10 +18,9 @@ from ssl_transfer.distributed import (
     gather_shards,
     own_rows,
     shard,
-    sum_over_processes,
     synchronize_batch_norm,
 )
-from tests.processes import find_free_port
+from tests.processes import find_free_port, sum_over_processes
 
 
 def rows(count: int, *shape: int, seed: int = 0) -> torch.Tensor:

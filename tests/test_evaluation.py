@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ssl_transfer import config, recipe
+from ssl_transfer.rescore import rescore
 
 ROOT = Path(__file__).parents[2]
 # The programs that find what each of a recipe's kinds of scores finds, with the same settings.
@@ -130,7 +131,7 @@ def test_a_run_on_a_part_of_the_images_is_scored_by_that_part(run, tmp_path, pro
     folder = shutil.copytree(run, tmp_path / "part")
     asked = config.load(run / "recipe.yaml", ["data.images=900", 'score=[{"kind": "knn", "k": [5]}]'])
     (folder / "recipe.yaml").write_text(config.dump(asked))
-    recipe.rescore(asked, folder)
+    rescore(asked, folder)
     scores = json.loads((folder / "scores.json").read_text())["scores"]
     (expected,) = [score for score in scores if score["model"].startswith("student")]
     (found,) = program("knn --k 5", folder)

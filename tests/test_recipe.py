@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ssl_transfer import config, recipe, runs
 from ssl_transfer.errors import UserError
 from ssl_transfer.models.checkpoint import ModelSpec, build_model, save_model
+from ssl_transfer.rescore import rescore
 from ssl_transfer.training.engine import Interrupted
 
 ROOT = Path(__file__).parent.parent
@@ -187,7 +188,7 @@ def test_scores_compare_teacher_student_untrained_and_pixels(one_process, capsys
     assert (folder / "scores.json").stat().st_mtime_ns == written
     assert "student (cifar_resnet8)" in capsys.readouterr().out
 
-    recipe.rescore(load(one_process, score, "data.test=train", "data.train=test"), folder)  # are of other images
+    rescore(load(one_process, score, "data.test=train", "data.train=test"), folder)  # are of other images
     recipe.run(load(one_process, score))
     assert json.loads((folder / "scores.json").read_text())["scores"] == content["scores"]
 

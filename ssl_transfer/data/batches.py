@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data.counter import epoch_order
@@ -18,7 +18,7 @@ from ssl_transfer.data.views.augment import Augment
 class Batch:
     """This process's share of a global batch: its views, and where its images lie in the data set."""
 
-    views: tuple[Float32[Tensor, "n c h w"], ...]
+    views: tuple[Float[Tensor, "n c h w"], ...]  # float32 in a run
     index: Int64[Tensor, " n"]
     labels: Int64[Tensor, " n"] | None
     step: int

@@ -1,14 +1,14 @@
 """Which images a recipe trains on, learns labels from and scores, and how their classes are numbered."""
 
 import argparse
-from functools import partial
+import weakref
 
 import pytest
 import torch
 from PIL import Image
 
-from ssl_transfer import config
-from ssl_transfer.building.data import list_images, open_images, open_training, scored_splits
+from ssl_transfer import config, evaluation
+from ssl_transfer.building.data import OpenSplits, list_images, scored_splits
 from ssl_transfer.context import Context
 from ssl_transfer.data.sources.encoded import Pictures
 
@@ -39,9 +39,9 @@ def photos(tmp_path):
 
 def test_a_number_of_images_limits_the_split_that_is_trained_on_and_no_other(photos):
     given = config.load(photos / "photos.yaml", ["data.images=7"])
-    context = Context.start(given)
+    splits = OpenSplits(Context.start(given))
     sizes = {"training": 7, "train": 10, "test": 8}
-    assert {part: len(open_images(given, part, context)) for part in sizes} == sizes
+    assert {part: len(splits.opened(given, part)) for part in sizes} == sizes
     assert {part: len(list_images(given, part)) for part in sizes} == sizes
     same = config.load(photos / "photos.yaml", ["data.images=7", "data.split=small"])
     assert {part: len(list_images(same, part)) for part in sizes} == sizes | {"train": 7}
@@ -49,24 +49,24 @@ def test_a_number_of_images_limits_the_split_that_is_trained_on_and_no_other(pho
 
 def test_what_is_held_out_is_learned_from_by_nobody_and_can_be_scored_instead_of_the_test_split(photos):
     given = config.load(photos / "photos.yaml", ["data.held_out=5", "data.test=held_out", "data.split=small"])
-    context = Context.start(given)
-    trained_on, watched = open_training(given, context)
+    splits = OpenSplits(Context.start(given))
+    trained_on, watched = splits.opened_training(given)
     assert (len(trained_on), len(watched)) == (5, 5)
-    assert open_images(given, "train", context).fingerprint == trained_on.fingerprint
-    scored = open_images(given, "test", context)
+    assert splits.opened(given, "train").fingerprint == trained_on.fingerprint
+    scored = splits.opened(given, "test")
     assert scored.fingerprint == watched.fingerprint and scored.split == "held out of small"
     assert torch.equal(list_images(given, "test").labels, scored.labels)
     colors = [{tuple(image[:, 0, 0].tolist()) for image in images.pixels} for images in (trained_on, scored)]
     assert not colors[0] & colors[1] and len(colors[0] | colors[1]) == 10
 
     other = config.load(photos / "photos.yaml", ["data.held_out=5"])
-    parts = {part: len(open_images(other, part, context)) for part in ("training", "train", "test")}
+    parts = {part: len(splits.opened(other, part)) for part in ("training", "train", "test")}
     assert parts == {"training": 13, "train": 10, "test": 8}
 
 
 def test_without_anything_held_out_a_monitor_looks_at_what_is_trained_on(photos):
     given = config.load(photos / "photos.yaml")
-    trained_on, watched = open_training(given, Context.start(given))
+    trained_on, watched = OpenSplits(Context.start(given)).opened_training(given)
     assert watched is trained_on
 
 
@@ -74,14 +74,14 @@ def test_without_anything_held_out_a_monitor_looks_at_what_is_trained_on(photos)
 def test_a_program_scores_on_the_images_that_the_run_was_scored_on(photos, split, count):
     given = config.load(photos / "photos.yaml", ["data.images=7", f"data.split={split}"])
     (photos / "recipe.yaml").write_text(config.dump(given))
-    train, test = program._splits(photos, argparse.Namespace(dataset=None, root=None, image_size=None))
+    train, test = evaluation._splits(photos, argparse.Namespace(dataset=None, root=None, image_size=None))
     assert (train.split, len(train), test.split, len(test)) == ("small", count, "test", 8)
-    assert train.fingerprint == open_images(given, "train", Context.start(given)).fingerprint
+    assert train.fingerprint == OpenSplits(Context.start(given)).opened(given, "train").fingerprint
 
 
 def test_images_are_listed_without_reading_one(photos, monkeypatch):
     given = config.load(photos / "photos.yaml")
-    opened = open_images(given, "test", Context.start(given))
+    opened = OpenSplits(Context.start(given)).opened(given, "test")
     monkeypatch.setattr(Pictures, "decode", None)
     listed = list_images(given, "test")
     assert torch.equal(listed.labels, opened.labels) and listed.class_names == opened.class_names
@@ -89,10 +89,27 @@ def test_images_are_listed_without_reading_one(photos, monkeypatch):
 
 def test_a_classifier_is_scored_by_the_numbers_that_it_learned(photos):
     plain = config.load(photos / "photos.yaml")
-    train, test = scored_splits(plain, partial(list_images, plain))
+    train, test = scored_splits(plain, list_images)
     assert train.labels.unique().tolist() == test.labels.unique().tolist() == [0, 1]
     learned = config.load(photos / "photos.yaml", ["task={kind: classify}"])
-    train, test = scored_splits(learned, partial(list_images, learned))
+    train, test = scored_splits(learned, list_images)
     numbers = {name: number for number, name in enumerate(list_images(learned, "training").class_names)}
     assert train.labels.unique().tolist() == test.labels.unique().tolist() == [numbers["ash"], numbers["cedar"]]
     assert test.class_names[int(test.labels[0])] == "ash" and test.classes == 3
+
+
+def test_a_split_is_read_once_for_all_recipes_that_name_it_and_let_go_when_another_trains(photos):
+    small = config.load(photos / "photos.yaml", ["data.split=small"])
+    again = config.load(photos / "photos.yaml", ["data.split=small", "seed=5", "data.batch_size=4"])
+    big = config.load(photos / "photos.yaml", ["data.split=big"])  # whose probes learn from the small split
+    splits = OpenSplits(Context.start(small))
+    read = splits.opened(small, "training")
+    assert splits.opened(again, "training") is splits.opened(big, "train") is read
+
+    gone = weakref.ref(splits.opened(big, "training"))
+    splits.keep_only(big)
+    assert splits.opened(small, "training") is read and gone() is not None
+    splits.keep_only(small)
+    assert splits.opened(big, "train") is read and gone() is None
+    other_size = config.load(photos / "photos.yaml", ["data.split=small", "data.image_size=24", "data.crop_size=16"])
+    assert splits.opened(other_size, "training").pixels.shape[-1] == 24

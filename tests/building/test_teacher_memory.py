@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ssl_transfer.teachers.precompute import _key
 
 from ssl_transfer import config
+from ssl_transfer.building.teacher_memory import _key
 from ssl_transfer.context import Context
 from ssl_transfer.data import Augment, Batches, Images
 from ssl_transfer.models.checkpoint import ModelSpec, build_model

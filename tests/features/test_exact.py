@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_transfer import probes
 from ssl_transfer.data import Augment, load_images
 from ssl_transfer.evaluation import evaluate
-from ssl_transfer.scores import measures, monitor
-from ssl_transfer.scores.kinds import score_subject
+from ssl_transfer.scores.knn import KNN
+from ssl_transfer.scores.measuring import measure_all
+from ssl_transfer.training import epoch_recall, monitor
 from tests.scores.subjects import kinds, subject
 
 BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
@@ -44,16 +46,16 @@ def spy(monkeypatch):
 
 
 def test_a_measure_of_a_recipe_computes_in_float32_and_leaves_no_trace(spy):
-    seen = spy(measures, "knn")
+    seen = spy(probes, "knn_accuracy")
     subjects = {"features": subject("student", 0)}
-    score_subject(subjects, kinds({"kind": "knn", "k": [5]}), seed=0, teacher=None, main=True)
+    measure_all(subjects, kinds({"kind": "knn", "k": [5]}), seed=0, teacher=None, main=True)
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
 
 
 def test_flags_are_restored_after_a_measure_that_fails(spy):
-    seen = spy(measures, "knn")
+    seen = spy(probes, "knn_accuracy")
     with pytest.raises(ValueError, match="k is 500"):
-        score_subject(
+        measure_all(
             {"features": subject("student", 0)}, kinds({"kind": "knn", "k": [500]}), seed=0, teacher=None, main=True
         )
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
@@ -64,8 +66,8 @@ def test_figures_during_training_are_computed_in_float32(spy, model):
     seen = spy(monitor, "effective_rank")
     monitor.Monitor(lambda: model, images, [Augment(8)], every=1, count=50, k=5, seed=0)(0)
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
-    seen = spy(best_on_test, "retrieval")
-    best_on_test.RecallOnTest(lambda: model, images, k=[1], every=1)(0)
+    seen = spy(epoch_recall, "retrieval")
+    epoch_recall.RecallOnTest(lambda: model, images, k=[1], every=1)(0)
     assert seen == 2 * [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
 
 
@@ -73,7 +75,7 @@ def test_a_program_measures_in_float32(spy, monkeypatch, tmp_path):
     y = np.arange(8) % 2
     x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
     np.savez(tmp_path / "x.npz", train_x=x, train_y=y, test_x=x, test_y=y)
-    monkeypatch.setattr(sys, "argv", ["knn.py", "--features", str(tmp_path / "x.npz")])
-    seen = spy(measures, "knn")
-    evaluate("A program.", lambda given, _: measures.knn(given, k=[1]))
+    monkeypatch.setattr(sys, "argv", ["knn.py", "--features", str(tmp_path / "x.npz"), "--k", "1"])
+    seen = spy(probes, "knn_accuracy")
+    evaluate("A program.", KNN)
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]

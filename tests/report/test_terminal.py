@@ -4,12 +4,13 @@ from dataclasses import replace
 from rich.console import Console
 
 from ssl_transfer.report.terminal import print_scores
+from ssl_transfer.scores.score import ScoreTable
 
 
 def test_a_table_of_many_columns_fits_80_characters_and_loses_none(every_score):
     _, scores = every_score
     out = io.StringIO()
-    print_scores(scores, "clouds", Console(file=out, width=80))
+    print_scores(ScoreTable(scores), "clouds", Console(file=out, width=80))
     lines = out.getvalue().splitlines()[1:]
     assert max(len(line.rstrip()) for line in lines) <= 80
     assert "…" not in out.getvalue()
@@ -19,7 +20,7 @@ def test_a_table_of_many_columns_fits_80_characters_and_loses_none(every_score):
 def test_the_caption_says_what_a_deviation_is_over(every_score):
     _, scores = every_score
     out = io.StringIO()
-    print_scores(scores, "clouds", Console(file=out, width=200))
+    print_scores(ScoreTable(scores), "clouds", Console(file=out, width=200))
     caption = "clouds: in % on 60 test images, 120 training images; ± sd over 3 folds or 3 draws of labels"
     assert out.getvalue().splitlines()[0] == caption
 
@@ -28,11 +29,12 @@ def test_the_caption_says_which_images_were_held_out(every_score):
     _, scores = every_score
     out = io.StringIO()
     held_out = {"test_split": "held out of train"}
-    print_scores([replace(s, protocol=s.protocol | held_out) for s in scores], "x", Console(file=out, width=200))
+    held = ScoreTable([replace(s, protocol=s.protocol | held_out) for s in scores])
+    print_scores(held, "x", Console(file=out, width=200))
     assert out.getvalue().startswith("x: in % on 60 test images (held out of train), 120 training images")
 
 
 def test_no_scores_are_said_to_be_none():
     out = io.StringIO()
-    print_scores([], "clouds", Console(file=out, width=80))
+    print_scores(ScoreTable([]), "clouds", Console(file=out, width=80))
     assert "clouds: nothing that was asked for can be measured of these models" in out.getvalue()

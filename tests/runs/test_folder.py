@@ -108,7 +108,7 @@ def test_whose_name_was_taken_before_its_folder_was_locked_goes_beside(load, mon
             runs.write_info(claimed[0], replace(runs.read_info(claimed[0]), steps=1))
         return claimed
 
-    monkeypatch.setattr(runs, "claim", claim_too_slowly)
+    monkeypatch.setattr(runs.folder, "claim", claim_too_slowly)
     with runs.held(first, refuse_to_wait) as (folder, _, info):
         assert folder.name == f"small-{config.identity_hash(first)}"
         assert info.identity == config.identity_hash(first)
@@ -120,13 +120,18 @@ def test_scores_are_of_the_kinds_and_the_images_that_decide_them(load):
     folder, _ = runs.claim(load(asked))
     scores = folder / "scores.json"
     assert not runs.has_scores(load(asked), folder)
-    scores.write_text(json.dumps(runs.decides_scores(load(asked))))
+    runs.write_scores(folder, [], runs.decides_scores(load(asked)))
     assert runs.has_scores(load(asked), folder)
     assert runs.has_scores(load(asked, "data.workers=3", "data.download=false"), folder)
     for changed in ("score=[{kind: knn, k: [7]}]", "data.test=val", "data.train=part", "data.root=elsewhere"):
         assert not runs.has_scores(load(asked, changed), folder), changed
-    scores.write_text(json.dumps({"asked": runs.asked(load(asked))}))  # by a version that did not note the images
+    # By a version that did not note the images, and whose kNN had fewer options.
+    older = {"asked": [{"kind": "knn", "k": [5], "temperature": 0.1}], "scores": []}
+    scores.write_text(json.dumps(older))
     assert runs.has_scores(load(asked), folder)
+    assert not runs.has_scores(load("score=[{kind: knn, k: [5], weighted: false}]"), folder)
+    scores.write_text(json.dumps(older | {"asked": [{"kind": "a kind that is gone"}]}))
+    assert not runs.has_scores(load(asked), folder)
 
 
 def test_a_folder_of_something_else_is_left_alone(load, tmp_path):

@@ -9,7 +9,8 @@ import torch
 from ssl_transfer import config
 from ssl_transfer.data import load_images
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
-from ssl_transfer.scores.best_epoch import RecallOnTest, best_on_test
+from ssl_transfer.scores.best_epoch import BestOnTest
+from ssl_transfer.training.epoch_recall import RecallOnTest
 
 
 def write_log(folder: Path, recall: list[tuple[float, float]]) -> None:
@@ -23,7 +24,7 @@ def write_log(folder: Path, recall: list[tuple[float, float]]) -> None:
 
 def test_the_epoch_is_that_of_the_best_first_recall_and_the_score_says_so(tmp_path):
     write_log(tmp_path, [(0.3, 0.5), (0.6, 0.7), (0.6, 0.9), (0.4, 0.95)])
-    scores = best_on_test(tmp_path, "student (x)", [1, 2])
+    scores = BestOnTest(k=[1, 2]).from_log(tmp_path, "student (x)", "student")
     assert [(score.metric, score.value) for score in scores] == [("R@1 best-on-test", 0.6), ("R@2 best-on-test", 0.7)]
     assert {score.protocol["epoch_chosen_on"] for score in scores} == {"test split"}
     assert scores[0].protocol["chosen_epoch"] == 2
@@ -36,14 +37,14 @@ def test_the_chosen_epoch_is_counted_from_one_whatever_the_steps_of_an_epoch(tmp
         for n, step in enumerate(range(steps_per_epoch - 1, 5 * steps_per_epoch, steps_per_epoch), start=1)
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (score,) = best_on_test(tmp_path, "student (x)", [1])
+    (score,) = BestOnTest(k=[1]).from_log(tmp_path, "student (x)", "student")
     assert (score.protocol["chosen_epoch"], score.protocol["epochs_measured"]) == (3, 5)
 
 
 def test_a_run_trained_without_it_is_refused(tmp_path):
     write_log(tmp_path, [])
     with pytest.raises(FileNotFoundError, match="holds no Recall@1 on the test split during training.*best_on_test"):
-        best_on_test(tmp_path, "student (x)", [1, 2])
+        BestOnTest(k=[1, 2]).from_log(tmp_path, "student (x)", "student")
 
 
 def test_recall_is_euclidean_in_what_the_model_gives_and_leaves_the_model_alone():
@@ -62,10 +63,10 @@ def test_recall_is_euclidean_in_what_the_model_gives_and_leaves_the_model_alone(
     distance = (x[:, None] - x[None]).square().sum(2).fill_diagonal_(torch.inf)
     match = images.labels[distance.argsort(dim=1)] == images.labels[:, None]
     for k in (1, 3):
-        assert found[f"test_recall_{k}"] == pytest.approx(match[:, :k].any(1).double().mean().item(), abs=0.006)
+        assert found[k] == pytest.approx(match[:, :k].any(1).double().mean().item(), abs=0.006)
 
 
 def test_a_recipe_may_ask_for_it(recipes):
     recipe = config.load(recipes / "cub" / "compression.yaml")
-    (score,) = [kind for kind in recipe.score if isinstance(kind, config.BestOnTest)]
+    (score,) = [kind for kind in recipe.score if isinstance(kind, BestOnTest)]
     assert score.columns() == [f"R@{k} best-on-test" for k in (1, 2, 4, 8)] and score.every == 1

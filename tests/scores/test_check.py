@@ -9,7 +9,7 @@ import torch
 from ssl_transfer.data import Images
 from ssl_transfer.data.sources.encoded import Files, Pictures
 from ssl_transfer.data.sources.streaming import StreamedPixels
-from ssl_transfer.scores.check import check_scores
+from ssl_transfer.scores.base import ScoredImages
 from tests.scores.subjects import EVERY_KIND, kinds, subject
 
 
@@ -20,7 +20,8 @@ def images() -> tuple[Images, Images]:
 
 
 def check(asked: list[dict], train: Images, test: Images, resident="auto", teacher=True, classes=4) -> None:
-    check_scores(kinds(*asked), train, test, resident=resident, teacher=teacher, classes=classes)
+    for kind in kinds(*asked):
+        kind.check(ScoredImages(train, test, resident=resident, teacher=teacher, classes=classes))
 
 
 def streamed(given: Images) -> Images:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssl_transfer.features.model_features import Subject
+from ssl_transfer.features.model_features import ModelFeatures
 from ssl_transfer.probes import Features, linear_probe
-from ssl_transfer.scores import measures
-from ssl_transfer.scores.kinds import needed_layers, score_subject
+from ssl_transfer.scores.base import Measuring
+from ssl_transfer.scores.finetune import Finetune
+from ssl_transfer.scores.linear_probe import LinearProbe
+from ssl_transfer.scores.measuring import measure_all, needed_layers
 from tests.probes.synthetic import clouds
 from tests.scores.subjects import EVERY_KIND, FOUND, kinds, scores_of, subject
 
@@ -72,8 +74,8 @@ def test_augmenting_by_nothing_is_the_probe_on_the_features_themselves(every_sco
 def test_a_probe_per_fold_is_the_probe_of_each_fold_alone_and_their_mean():
     train, test = subject("small", 0).images
     (train_x, train_y), (test_x, test_y) = clouds(120, 16, 4, spread=2.0), clouds(60, 16, 4, spread=2.0, seed=1)
-    given = Subject("small", Features(train_x, train_y, test_x, test_y), {"n_train": 120}, images=(train, test))
-    (found,) = measures.linear_probe(given, folds=True)
+    given = ModelFeatures("small", Features(train_x, train_y, test_x, test_y), {"n_train": 120}, images=(train, test))
+    (found,) = LinearProbe(folds=True).measure(given, Measuring())
     alone = [linear_probe(train_x[first::3], train_y[first::3], test_x, test_y) for first in range(3)]
     accuracies = [result.accuracy for result in alone]
     assert len(set(accuracies)) > 1
@@ -85,10 +87,11 @@ def test_a_probe_per_fold_is_the_probe_of_each_fold_alone_and_their_mean():
 
 def test_folds_are_those_of_a_data_set_and_no_others():
     with pytest.raises(ValueError, match="x.npz is a table of features, which has no predefined folds"):
-        measures.linear_probe(replace(subject("x.npz", 0), images=None), folds=True)
+        LinearProbe(folds=True).measure(replace(subject("x.npz", 0), images=None), Measuring())
     train, test = subject("small", 0).images
     with pytest.raises(ValueError, match="clouds train has no predefined folds, .*leave out folds"):
-        measures.linear_probe(replace(subject("small", 0), images=(replace(train, folds=None), test)), folds=True)
+        without = replace(subject("small", 0), images=(replace(train, folds=None), test))
+        LinearProbe(folds=True).measure(without, Measuring())
 
 
 def test_features_of_the_training_images_are_needed_by_what_learns_from_them_alone():
@@ -107,8 +110,8 @@ def test_features_of_the_training_images_are_needed_by_what_learns_from_them_alo
         )
         for layer, full in empty.items()
     }
-    found = score_subject(without, asked, seed=0, teacher=without, main=True)
-    assert found == score_subject(empty, asked, seed=0, teacher=empty, main=True)
+    found = measure_all(without, asked, seed=0, teacher=without, main=True)
+    assert found == measure_all(empty, asked, seed=0, teacher=empty, main=True)
 
 
 def test_a_model_without_a_teacher_has_no_agreement():
@@ -118,9 +121,9 @@ def test_a_model_without_a_teacher_has_no_agreement():
 def test_other_processes_join_in_what_is_done_together_and_report_nothing():
     asked = kinds(*EVERY_KIND)
     subjects = {layer: subject("student", 0, layer) for layer in needed_layers(asked)}
-    assert score_subject(subjects, asked, seed=0, teacher=None, main=False) == []
+    assert measure_all(subjects, asked, seed=0, teacher=None, main=False) == []
 
 
 def test_a_table_of_features_cannot_be_augmented_and_says_so():
     with pytest.raises(ValueError, match=r"x.npz is a table of features; this protocol needs the network"):
-        measures.finetune(replace(subject("x.npz", 0), network=None), augment="eval")
+        Finetune(augment="eval").measure(replace(subject("x.npz", 0), network=None), Measuring())

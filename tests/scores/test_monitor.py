@@ -18,8 +18,8 @@ from ssl_transfer.features.extraction import compute_features
 from ssl_transfer.models.checkpoint import ModelSpec, build_model, load_model
 from ssl_transfer.probes import effective_rank, knn_leave_one_out, uniformity
 from ssl_transfer.probes.splits import shuffled
-from ssl_transfer.scores.monitor import Monitor
 from ssl_transfer.training.engine import Interrupted
+from ssl_transfer.training.monitor import Monitor
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ("knn", "alignment", "uniformity", "effective_rank")

@@ -169,14 +169,14 @@ def test_a_fault_of_the_program_in_one_run_does_not_stop_the_others(finished, tm
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     for name in ("digits-transfer-pkt-seed0", "digits-transfer-pkt-seed1"):
         (tmp_path / name / "scores.json").unlink()
-    rescore = recipe.rescore
+    score_once = recipe.score_once
 
     def out_of_memory(given, *rest):
         if given.seed == 0:
             raise RuntimeError("out of memory")
-        rescore(given, *rest)
+        score_once(given, *rest)
 
-    monkeypatch.setattr(recipe, "rescore", out_of_memory)
+    monkeypatch.setattr(recipe, "score_once", out_of_memory)
     overrides = ["task.kind=relaxed_contrastive,pkt", "seed=0,1", *SMALL, f"train.runs={tmp_path}"]
     failures = sweep.run(grid.plan(TRANSFER, overrides), say=print)
     assert failures == {"digits-transfer-pkt-seed0": "RuntimeError: out of memory"}

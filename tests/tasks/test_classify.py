@@ -1,6 +1,7 @@
 """Learning labels, alone and beside a teacher: values, gradients, and several processes that are one."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from ssl_transfer import config
 from ssl_transfer.building.task import build_task
 from ssl_transfer.data import Batch, load_images
 from ssl_transfer.data.views.mixing import draw_mix
-from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
+from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.losses import attention_transfer, rkd_distance, soft_targets
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
-from ssl_transfer.tasks import Classify
-from tests.processes import assert_same_on
+from ssl_transfer.tasks.classify import Classify
+from tests.processes import assert_same_on, sum_over_processes
 from tests.tasks.test_transfer import KINDS, RECIPE, SMALL, share_of_batch
 
 MIXED = {"mixup": {"mixup": 0.8}, "cutmix": {"cutmix": 1.0}, "smoothed": {"label_smoothing": 0.2}}
@@ -32,8 +33,7 @@ def classifier(name: str, seed: int) -> EmbeddingModel:
 
 def labeled(step: int, rank: int = 0, world: int = 1) -> Batch:
     batch = share_of_batch(step, rank, world)
-    object.__setattr__(batch, "labels", batch.index % 10)
-    return batch
+    return replace(batch, labels=batch.index % 10)
 
 
 def transfer_with_labels(kind: str, *overrides: str) -> nn.Module:

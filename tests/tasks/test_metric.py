@@ -12,12 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer.catalog.label_losses import ARGUMENTS
 from ssl_transfer.data import Augment, Batch, Batches, load_images
-from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
+from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.losses.labels import label_loss
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
-from ssl_transfer.tasks import MetricLearning, metric
+from ssl_transfer.tasks import metric
+from ssl_transfer.tasks.metric import MetricLearning
 from ssl_transfer.training.optim import create_optimizer
-from tests.processes import assert_same_on
+from tests.processes import assert_same_on, sum_over_processes
 
 STEPS = 20
 
@@ -123,11 +124,7 @@ def parameters_after_training(name: str, rank: int = 0, world: int = 1) -> dict[
 
 
 def in_double(batch: Batch) -> Batch:
-    """The same batch, built around the annotation that views are float32."""
-    found = object.__new__(Batch)
-    for key, value in {**vars(batch), "views": tuple(view.double() for view in batch.views)}.items():
-        object.__setattr__(found, key, value)
-    return found
+    return replace(batch, views=tuple(view.double() for view in batch.views))
 
 
 @pytest.mark.slow

@@ -18,14 +18,15 @@ from ssl_transfer import config, recipe
 from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.building.task import build_task
 from ssl_transfer.data import Batch, load_images
-from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
+from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.errors import UserError
 from ssl_transfer.models import EmbeddingModel, MomentumEncoder
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, load_state, save_state
-from ssl_transfer.tasks import MoCo, MoCoV3, SimCLR
+from ssl_transfer.tasks.moco import MoCo, MoCoV3
+from ssl_transfer.tasks.pretrain import SimCLR
 from ssl_transfer.training.engine import Interrupted
 from ssl_transfer.training.optim import create_optimizer
-from tests.processes import assert_same_on
+from tests.processes import assert_same_on, sum_over_processes
 from tests.reference import pretrain as reference
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,11 +66,7 @@ def share_of_batch(step: int, rank: int = 0, world: int = 1) -> Batch:
     views = torch.rand(2, IMAGES, 1, 8, 8, generator=generator, dtype=torch.float64)
     own = slice(rank * IMAGES // world, (rank + 1) * IMAGES // world)
     # Views are float32 in a run; float64 here tells a wrong gradient from rounding.
-    batch = object.__new__(Batch)
-    given = {"views": tuple(views[:, own]), "index": torch.arange(IMAGES)[own], "labels": None, "step": step}
-    for name, value in given.items():
-        object.__setattr__(batch, name, value)
-    return batch
+    return Batch(tuple(views[:, own]), torch.arange(IMAGES)[own], labels=None, step=step)
 
 
 def train(task: nn.Module, optimizer, first: int, last: int, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:

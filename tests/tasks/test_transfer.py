@@ -1,6 +1,7 @@
 """Every way of transfer: it trains, several processes are one, and parts are the whole."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,23 +10,20 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_transfer import config
+from ssl_transfer import config, losses
 from ssl_transfer.building.task import build_task
 from ssl_transfer.data import Batch, load_images
-from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
+from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.losses.relational.rkd import rkd_distance
 from ssl_transfer.models import EmbeddingModel, Frozen
 from ssl_transfer.models.checkpoint import ModelSpec, build_model
 from ssl_transfer.tasks import embed as embedding
-from ssl_transfer.tasks import queue, transfer
+from ssl_transfer.tasks import transfer
 from ssl_transfer.tasks.embed import embed, number_of_parts
-from tests.processes import assert_same_on
+from ssl_transfer.tasks.sections.transfer import TransferTask
+from tests.processes import assert_same_on, sum_over_processes
 
-KINDS = sorted(
-    get_args(kind.model_fields["kind"].annotation)[0]
-    for kind in get_args(get_args(config.Task)[0])
-    if issubclass(kind, config.Transfer)
-)
+KINDS = sorted(get_args(kind.model_fields["kind"].annotation)[0] for kind in get_args(TransferTask))
 SMALL = {"seed": {"queue_size": 24}, "crd": {"negatives": 16, "width": 8}}  # where the defaults are for large data sets
 RECIPE = Path(__file__).parent.parent.parent / "recipes" / "digits" / "transfer.yaml"
 IMAGES = 12
@@ -51,10 +49,11 @@ def share_of_batch(step: int, rank: int = 0, world: int = 1) -> Batch:
     index = torch.randperm(1442, generator=generator)[:IMAGES]
     own = slice(rank * IMAGES // world, (rank + 1) * IMAGES // world)
     # Views are float32 in a run; float64 here tells a wrong gradient from rounding.
-    batch = object.__new__(Batch)
-    for name, value in {"views": tuple(views[:, own]), "index": index[own], "labels": None, "step": step}.items():
-        object.__setattr__(batch, name, value)
-    return batch
+    return Batch(tuple(views[:, own]), index[own], labels=None, step=step)
+
+
+def in_float32(batch: Batch) -> Batch:
+    return replace(batch, views=tuple(view.float() for view in batch.views))
 
 
 def gradients_of_two_steps(kind: str, rank: int = 0, world: int = 1, **train) -> dict[str, torch.Tensor]:
@@ -83,10 +82,9 @@ def test_value_and_gradient_of_every_kind_do_not_depend_on_the_number_of_process
 
 
 def test_every_loss_of_the_library_is_a_kind_of_transfer():
-    from ssl_transfer.losses import WEIGHTS
-
-    names = {"rkd_distance": "rkd", "rkd_angle": "rkd", "contrastive_representation": "crd"}
-    assert {names.get(loss, loss) for loss in WEIGHTS} == set(KINDS)
+    kinds = {"FitNet": "fitnet", "VID": "vid", "rkd_distance": "rkd", "rkd_angle": "rkd"}
+    kinds |= {"ContrastiveRepresentation": "crd", "draw_negatives": "crd"}
+    assert {kinds.get(loss, loss) for loss in losses.__all__} == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -95,16 +93,15 @@ def test_every_kind_trains_the_student_and_never_the_teacher(kind):
     teacher = next(module for module in task.modules() if isinstance(module, Frozen))
     before = {name: value.clone() for name, value in teacher.module.state_dict().items()}
     optimizer = torch.optim.AdamW(task.parameters(), lr=3e-3)
-    batch = share_of_batch(0)
-    object.__setattr__(batch, "views", tuple(view.float() for view in batch.views))
-    losses = []
+    batch = in_float32(share_of_batch(0))
+    found = []
     for _ in range(12):
         loss = task(batch)["loss"]
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0]
+        found.append(loss.item())
+    assert found[-1] < found[0]
     after = teacher.module.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not any("teacher.module" in name for name in task.state_dict())
@@ -147,8 +144,7 @@ def test_parts_that_processes_cannot_share_evenly_are_refused_with_a_size_that_t
 
 @pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "seed", "crd"])
 def test_rows_are_gathered_in_float32_whatever_the_network_computes_in(kind, monkeypatch):
-    task, batch, gathered = task_of(kind).float(), share_of_batch(0), []
-    object.__setattr__(batch, "views", tuple(view.float() for view in batch.views))
+    task, batch, gathered = task_of(kind).float(), in_float32(share_of_batch(0)), []
 
     def gather(rows: torch.Tensor) -> torch.Tensor:
         gathered.append(rows.dtype)
@@ -159,15 +155,6 @@ def test_rows_are_gathered_in_float32_whatever_the_network_computes_in(kind, mon
         task(batch)
         assert task.model(batch.views[0]).dtype == task.teacher(batch.views[0]).dtype == torch.bfloat16
     assert [dtype for dtype in gathered if dtype.is_floating_point] == [torch.float32] * 2
-
-
-def test_what_is_drawn_or_ordered_on_the_cpu_goes_to_the_device_without_waiting_for_it(monkeypatch):
-    sent = []
-    for module in (queue, transfer):
-        monkeypatch.setattr(module, "to_device", lambda rows, device: sent.append(rows.shape) or rows)
-    for kind in ("seed", "crd"):
-        task_of(kind)(share_of_batch(0))
-    assert sent == [(2 * IMAGES,), (2 * IMAGES, SMALL["crd"]["negatives"])]
 
 
 def test_parts_keep_only_one_part_of_the_activations():

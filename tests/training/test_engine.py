@@ -11,8 +11,9 @@ from accelerate import Accelerator
 from torch import nn
 
 from ssl_transfer.errors import UserError
-from ssl_transfer.training.engine import Interrupted, fit
+from ssl_transfer.training.engine import Interrupted, Keeping, Plan, fit
 from ssl_transfer.training.optim import create_optimizer
+from ssl_transfer.training.progress import ProgressReport
 
 STEPS, STEPS_PER_EPOCH = 12, 4
 
@@ -42,20 +43,18 @@ def train(folder, *, bad_step=None, total_steps=STEPS, **options):
 
 def train_task(task, accelerator, folder, *, total_steps=STEPS, **options):
     optimizer = create_optimizer(task, name="adamw", lr=1.0, weight_decay=0.1)
-    settings = {"checkpoint_every": STEPS_PER_EPOCH, "log_every": 3, "seed": 5} | options
+    seed, clip_norm = options.pop("seed", 5), options.pop("clip_norm", None)
+    kept = {key: options.pop(key) for key in ("checkpoint_every", "log_every", "also", "on_save") if key in options}
     outcome = fit(
         task,
         batch,
         optimizer,
+        plan=Plan(seed, 6, STEPS_PER_EPOCH, total_steps, lambda step: 1e-2 / (1 + step), clip_norm),
+        keeping=Keeping(folder, **{"checkpoint_every": STEPS_PER_EPOCH, "log_every": 3} | kept),
         accelerator=accelerator,
-        folder=folder,
-        title="toy",
-        batch_size=6,
-        steps_per_epoch=STEPS_PER_EPOCH,
-        total_steps=total_steps,
-        learning_rate=lambda step: 1e-2 / (1 + step),
         autocast=nullcontext,
-        **settings,
+        progress=ProgressReport("toy", None),
+        **options,
     )
     return task.state_dict(), outcome
 
