@@ -84,7 +84,8 @@ def test_a_run_does_not_depend_on_the_number_of_processes(one_process, tmp_path,
 def test_a_stopped_run_ends_with_the_same_bits(one_process, tmp_path, stop_after):
     given = load(tmp_path)
 
-    recipe.train(given.task.teacher.recipe, recipe.Context.start(given), lambda step: False)
+    context = recipe.Context.start(given)
+    recipe.train(given.task.teacher.recipe, context, recipe.OpenSplits(context), lambda step: False)
     with pytest.raises(Interrupted):
         recipe.run(given, stop=lambda step: step == stop_after)
     assert not (tmp_path / "digits-transfer" / "model.safetensors").exists()

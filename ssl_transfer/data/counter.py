@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
-ORDER, AUGMENT, CLASSES, MEMBERS, MIX, SUBSET = range(6)  # the streams in use
+ORDER, AUGMENT, CLASSES, MEMBERS, MIX, SUBSET, NEGATIVES = range(7)  # the streams in use
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -39,10 +39,16 @@ def uniform(
     seed: int, stream: int, epoch: int, index: Int[Tensor, " n"], view: int, draws: int
 ) -> Float32[Tensor, "n draws"]:
     """``draws`` numbers in [0, 1) for each image, multiples of 2**-24 and so exact in float32 on every device."""
-    blocks = torch.arange(-(-draws // 4), device=index.device)
-    index, blocks = torch.broadcast_tensors(index.long()[:, None], blocks)
-    words = philox(_counter(blocks, index, epoch, stream, view), _key(seed))
-    return (words.flatten(1)[:, :draws] >> 8).to(torch.float32) * 2.0**-24
+    return (_words(seed, stream, epoch, index, view, draws) >> 8).to(torch.float32) * 2.0**-24
+
+
+def integers(
+    seed: int, stream: int, epoch: int, index: Int[Tensor, " n"], draws: int, *, below: int
+) -> Int64[Tensor, "n draws"]:
+    """``draws`` whole numbers in [0, below) for each row, each as likely as the others to 2**-32 * below."""
+    if not 0 < below < 2**31:
+        raise ValueError(f"below {below} must lie in [1, 2**31), or a product would not fit into 64 bits.")
+    return _words(seed, stream, epoch, index, 0, draws) * below >> 32
 
 
 def epoch_order(seed: int, epoch: int, length: int, device: torch.device | None = None) -> Int64[Tensor, " length"]:
@@ -55,6 +61,14 @@ def shuffle(index: Int64[Tensor, " n"], *, seed: int, stream: int, epoch: int, p
     words = philox(_counter(torch.full_like(index, place), index, epoch, stream, 0), _key(seed))
     signed_high = words[:, 0] - 2**31  # so that the 64-bit word fits into a signed integer
     return torch.sort(signed_high * 2**32 + words[:, 1], stable=True).indices
+
+
+def _words(
+    seed: int, stream: int, epoch: int, index: Int[Tensor, " n"], view: int, draws: int
+) -> Int64[Tensor, "n draws"]:
+    blocks = torch.arange(-(-draws // 4), device=index.device)
+    index, blocks = torch.broadcast_tensors(index.long()[:, None], blocks)
+    return philox(_counter(blocks, index, epoch, stream, view), _key(seed)).flatten(1)[:, :draws]
 
 
 def _multiply(word: Int64[Tensor, "*n"], multiplier: int) -> tuple[Int64[Tensor, "*n"], Int64[Tensor, "*n"]]:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ssl_transfer.data import Batch
+from ssl_transfer.data import Batch, counter
 from ssl_transfer.data.device import to_device
 from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, world_size
-from ssl_transfer.losses import ContrastiveRepresentation, draw_negatives, seed, soft_targets
+from ssl_transfer.losses import ContrastiveRepresentation, seed, soft_targets
 from ssl_transfer.losses.precision import widen
 from ssl_transfer.models import Frozen
 from ssl_transfer.tasks.embed import embed
@@ -133,9 +133,9 @@ class CRD(Transfer):
         """Contrast the features of ``batch`` with both memories, then update them."""
         student, teacher = _gathered(student), _gathered(self.taught(images, batch))
         image = gather_rows(_image_of_each_row(batch))
-        generator = torch.Generator().manual_seed((self.seed << 32) + batch.step)
-        drawn = draw_negatives(len(student), self.negatives, self.dataset_size, generator)
-        negatives = to_device(drawn[single_process_order(len(student), len(batch.views))], student.device)
+        row = to_device(single_process_order(len(student), len(batch.views)), student.device)
+        where = self.seed, counter.NEGATIVES, batch.step
+        negatives = counter.integers(*where, row, self.negatives, below=self.dataset_size)
         return self.weight * self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ssl_transfer.data.counter import epoch_order, philox, uniform
+from ssl_transfer.data.counter import NEGATIVES, epoch_order, integers, philox, uniform
 from tests.reference import philox as reference
 
 # Known answers published with the algorithm: Random123, tests/kat_vectors, lines "philox4x32 10".
@@ -103,3 +103,20 @@ def test_the_same_bits_on_cpu_and_gpu():
     index = torch.arange(3000)
     assert torch.equal(uniform(1, 1, 2, index, 1, 7), uniform(1, 1, 2, index.cuda(), 1, 7).cpu())
     assert torch.equal(epoch_order(1, 2, 3000), epoch_order(1, 2, 3000, torch.device("cuda")).cpu())
+
+
+def test_integers_are_the_high_part_of_a_word_times_their_number():
+    index, below = torch.tensor([0, 5, 2**31]), 1442
+    found = integers(7, NEGATIVES, 3, index, 6, below=below)
+    for row, place in zip(found.tolist(), index.tolist(), strict=True):
+        blocks = [reference.philox((block, place, 3, NEGATIVES << 16), (7, 0)) for block in range(2)]
+        words = [word for block in blocks for word in block]
+        assert row == [word * below >> 32 for word in words[:6]]
+    many = integers(0, NEGATIVES, 0, torch.arange(1000), 100, below=10).flatten().bincount(minlength=10)
+    assert len(many) == 10 and ((many - 10_000).abs() < 5 * 95).all()  # five standard deviations of a binomial
+
+
+@pytest.mark.parametrize("below", [0, -1, 2**31])
+def test_numbers_that_do_not_fit_are_refused(below):
+    with pytest.raises(ValueError, match="must lie in"):
+        integers(0, NEGATIVES, 0, torch.arange(3), 2, below=below)

@@ -83,7 +83,7 @@ NAMES = ["cifar_resnet8", "resnet18", "mobilenetv3_small_100", "vit_tiny_patch16
 
 @pytest.mark.slow
 def test_the_structure_is_the_same_in_another_process():
-    code = f"from tests.scores.test_cache import *; print(*map(structure_hash, map(backbone, {NAMES})))"
+    code = f"from tests.features.test_cache import *; print(*map(structure_hash, map(backbone, {NAMES})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == [structure_hash(backbone(name)) for name in NAMES], done.stderr
 

@@ -67,7 +67,7 @@ def test_a_run_is_scored_by_the_mean_of_its_folds_in_a_column_of_their_own(stl10
     assert (found["value"], found["sd"]) == pytest.approx((statistics.mean(alone), statistics.stdev(alone)))
     assert found["sd"] > 0 and found["n"] == 10
     assert found["protocol"].items() >= {"folds": 10, "n_train": 18, "n_test": 60, "protocol": "lbfgs"}.items()
-    assert program("linear_probe --folds", folder) == [found | {"model": str(folder)}]
+    assert program("linear_probe --folds", folder) == [found | {"model": str(folder), "role": "other"}]
 
 
 @pytest.mark.parametrize("override", ["dataset=cifar10", "train=test", "images=100", "held_out=100"])

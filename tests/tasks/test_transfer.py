@@ -1,8 +1,10 @@
 """Every way of transfer: it trains, several processes are one, and parts are the whole."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import get_args
 
 import pytest
@@ -34,10 +36,10 @@ def network(name: str, seed: int) -> EmbeddingModel:
     return build_model(ModelSpec(name, "default", in_chans=1, image_size=8, mean=(0.3,), std=(0.4,)))
 
 
-def task_of(kind: str, **train) -> nn.Module:
-    settings = [f"task.{key}={value}" for key, value in SMALL.get(kind, {}).items()]
+def task_of(kind: str, *, seed: int = 0, task: Mapping[str, object] = MappingProxyType({}), **train) -> nn.Module:
+    settings = [f"task.{key}={value}" for key, value in {**SMALL.get(kind, {}), **task}.items()]
     train_settings = [f"train.{key}={value}" for key, value in train.items()]
-    recipe = config.load(RECIPE, [f"task.kind={kind}", *settings, *train_settings])
+    recipe = config.load(RECIPE, [f"task.kind={kind}", f"seed={seed}", *settings, *train_settings])
     images = load_images("digits", Path(), split="train", download=False)
     student, teacher = network("cifar_resnet8", 0), network("tiny_convnet", 1)
     return build_task(recipe, student, teacher, images, steps_per_epoch=1).double().train()
@@ -85,6 +87,44 @@ def test_every_loss_of_the_library_is_a_kind_of_transfer():
     kinds = {"FitNet": "fitnet", "VID": "vid", "rkd_distance": "rkd", "rkd_angle": "rkd"}
     kinds |= {"ContrastiveRepresentation": "crd", "draw_negatives": "crd"}
     assert {kinds.get(loss, loss) for loss in losses.__all__} == set(KINDS)
+
+
+WEIGHTS = {"rkd": ("distance_weight", "angle_weight")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_multiplies_the_loss(kind):
+    found = []
+    for factor in (1.0, 3.0):
+        settings = {name: 0.7 * factor for name in WEIGHTS.get(kind, ("weight",))}
+        found.append(task_of(kind, task=settings)(share_of_batch(0))["loss"].item())
+    assert found[1] == pytest.approx(3 * found[0], rel=1e-12) and found[0] > 0
+
+
+@pytest.mark.parametrize("kind", ["relaxed_contrastive", "relaxed_multi_similarity"])
+def test_a_contextual_affinity_knows_which_rows_show_the_same_image(kind):
+    settings = {"affinity": "contextual", "neighbors": 3}
+    task, batch = task_of(kind, task=settings), share_of_batch(0)
+    found = task(batch)["loss"]
+    with torch.no_grad():
+        views = torch.cat(batch.views)
+        pair = task_of(kind, task=settings).model(views), task.teacher(views)
+    loss, index = getattr(losses, kind), batch.index.repeat(2)
+    torch.testing.assert_close(found.detach(), loss(*pair, image=index, **settings), rtol=1e-9, atol=0)
+    others = torch.arange(len(index))  # as if every row showed an image of its own
+    assert not torch.isclose(found.detach(), loss(*pair, image=others, **settings), rtol=1e-6)
+
+
+def test_negatives_are_drawn_anew_at_each_step_as_a_function_of_the_seed_and_the_step():
+    def drawn(seed: int, step: int) -> torch.Tensor:
+        task, seen = task_of("crd", seed=seed), []
+        task.loss.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[3]))
+        task(share_of_batch(step))
+        return seen[0]
+
+    first = drawn(0, 0)
+    assert torch.equal(drawn(0, 0), first) and first.shape == (2 * IMAGES, 16) and len(first.unique()) > IMAGES
+    assert not torch.equal(drawn(0, 1), first) and not torch.equal(drawn(1, 0), first)
 
 
 @pytest.mark.parametrize("kind", KINDS)
