@@ -23,14 +23,18 @@ from ssl_transfer.errors import UserError, user_mistakes
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
-# How long processes wait for one that downloads or scores: by default NCCL ends them after 10 minutes. Where one fails,
-# the launcher ends the others.
+# How long processes wait for the one that downloads or scores; NCCL's default would end them after 10 minutes. If one
+# of them fails, the launcher ends the others at once.
 PATIENCE = timedelta(days=2)
 
 
 @dataclass(frozen=True)
 class Context:
-    """Where a recipe runs: the processes, their device, their arithmetic, and the console of the main one."""
+    """Where a recipe runs.
+
+    ``precision`` is the type that matrices are multiplied in, ``layout`` the memory layout of images and weights.
+    ``console`` is that of the main process, None on the others.
+    """
 
     accelerator: Accelerator
     precision: torch.dtype
@@ -39,7 +43,11 @@ class Context:
 
     @classmethod
     def start(cls, recipe: config.Recipe) -> "Context":
-        """Set up processes, threads and arithmetic for ``recipe``."""
+        """Set up processes, threads and arithmetic as ``recipe`` asks for.
+
+        Raises:
+            UserError: the tracker that the recipe names is not installed.
+        """
         # accelerate knows only the older name of this option, about which newer versions of torch warn.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         tracker = recipe.train.tracker
@@ -69,7 +77,7 @@ class Context:
 
     @contextmanager
     def arithmetic_of(self, recipe: config.Recipe) -> Iterator["Context"]:
-        """The same processes in the arithmetic of another recipe; afterwards the backends multiply as before."""
+        """The same processes with the arithmetic of another recipe, which the backends keep inside the block only."""
         before = [backend.fp32_precision for backend in _BACKENDS]
         try:
             precision, layout = _set_arithmetic(recipe, self.device)
@@ -89,20 +97,24 @@ class Context:
         return str(self.precision).removeprefix("torch.")
 
     def autocast(self) -> torch.autocast:
-        """Multiply matrices in the precision of this run."""
+        """A context in which matrices are multiplied in the precision of this run."""
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def place(self, module: M) -> M:
-        """``module`` on the device, in the memory layout of this run."""
+        """Move ``module`` to the device and into the memory layout of this run."""
         return module.to(self.device).to(memory_format=self.layout)
 
     def say(self, text: str) -> None:
-        """One line from the main process."""
+        """Print one line, on the main process only."""
         if self.console is not None:
             self.console.print(text, highlight=False, soft_wrap=True)
 
-    def on_main(self, do: Callable[[], Any]) -> Any:
-        """What ``do`` returns or refuses on the main process, on every process."""
+    def on_main_process(self, do: Callable[[], Any]) -> Any:
+        """Call ``do`` on the main process alone and return what it returns, on every process.
+
+        Raises:
+            UserError: ``do`` raised it on the main process; every process raises it then.
+        """
         outcome: list[Any] = [None, None]
         if self.accelerator.is_main_process:
             try:
@@ -114,20 +126,26 @@ class Context:
             raise outcome[1]
         return outcome[0]
 
-    def main_first(self, do: Callable[[], T]) -> T:
-        """What ``do`` returns on each process, once it is done on the main one; what that refuses, all refuse."""
+    def main_process_first(self, do: Callable[[], T]) -> T:
+        """Call ``do`` on the main process, then on all others, and return on each what its own call returned.
+
+        For what downloads or writes files that the other processes then find.
+
+        Raises:
+            UserError: ``do`` refused on the main process; every process raises it then.
+        """
         made: list[T] = []
 
         def make() -> None:
             with user_mistakes():
                 made.append(do())
 
-        self.on_main(make)
+        self.on_main_process(make)
         return made[0] if made else do()
 
 
 def device_name(device: torch.device) -> str:
-    """What a person calls the device: the GPU's name, or the processor's kind and the threads in use."""
+    """The name of the GPU, or the architecture of the processor and the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
@@ -146,7 +164,7 @@ def processes_here() -> int:
 
 
 def cores_of_process() -> int:
-    """Each process's part of the machine's cores."""
+    """How many of the machine's cores each process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes_here())
 
@@ -168,7 +186,7 @@ _BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ign
 
 
 def _set_arithmetic(recipe: config.Recipe, device: torch.device) -> tuple[torch.dtype, torch.memory_format]:
-    """Let the backends multiply as ``recipe`` says, and return its precision and memory layout."""
+    """Set how the backends multiply float32, as ``recipe`` says; returns its precision and memory layout."""
     exact = recipe.train.precision == "full"
     for backend in _BACKENDS:
         backend.fp32_precision = "ieee" if exact else "tf32"

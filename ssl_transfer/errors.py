@@ -12,7 +12,11 @@ class UserError(Exception):
 
 @contextmanager
 def user_mistakes() -> Iterator[None]:
-    """Around calls at the border: what a part refuses in one sentence, the person reads as that sentence."""
+    """Turn what the library raises for a user's mistake into a :class:`UserError` with the same sentence.
+
+    Raises:
+        UserError: ``ValueError``, ``FileNotFoundError`` or ``PermissionError`` was raised inside the block.
+    """
     try:
         yield
     except (ValueError, FileNotFoundError, PermissionError) as error:

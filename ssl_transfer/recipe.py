@@ -46,10 +46,10 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
     """
     context = Context.start(recipe)
     splits = OpenSplits(context)
-    context.on_main(lambda: check_scores(recipe, splits))
+    context.on_main_process(lambda: check_scores(recipe, splits))
     with _stop_on_signal() if stop is None else nullcontext(stop) as stop:
         folder = train(recipe, context, splits, stop)
-    if runs.asked(recipe):
+    if runs.final_scores(recipe):
         score_once(recipe, folder, context, splits)
     context.say(f"run folder: {folder}")
     return folder
@@ -58,12 +58,12 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
 def train(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop) -> Path:
     """Bring the recipe's training to its end: from the start, from where it stopped, or not at all if it is done."""
     with ExitStack() as held:  # by the main process: nobody else trains in the folder meanwhile
-        folder, notice, info = context.on_main(
-            lambda: held.enter_context(runs.held(recipe, partial(_wait, context, stop)))
+        folder, notice, info = context.on_main_process(
+            lambda: held.enter_context(runs.exclusive_folder(recipe, partial(_wait, context, stop)))
         )
         if notice:
             context.say(notice)
-        info = replace(info, origin=context.on_main(lambda: check_inputs(recipe, folder, info.origin, splits)))
+        info = replace(info, origin=context.on_main_process(lambda: check_inputs(recipe, folder, info.origin, splits)))
         if info.finished:
             context.say(f"{folder} is trained ({info.steps:,} steps)")
         else:

@@ -33,7 +33,7 @@ def check_scores(recipe: config.Recipe, splits: OpenSplits) -> None:
         UserError: a score that the recipe asks for cannot be had from its images, in the words of its probe.
     """
     info = runs.read_info(runs.folder_of(recipe)[0])
-    if not runs.asked(recipe) or (info is not None and info.finished):
+    if not runs.final_scores(recipe) or (info is not None and info.finished):
         return
     with user_mistakes():
         train, test = scored_splits(recipe, splits.listed)
@@ -46,7 +46,7 @@ def check_scores(recipe: config.Recipe, splits: OpenSplits) -> None:
 
 def score_once(recipe: config.Recipe, folder: Path, context: Context, splits: OpenSplits) -> None:
     """Score the run unless its folder holds the same scores already; then print those."""
-    known = context.on_main(lambda: runs.read_scores(folder) if runs.has_scores(recipe, folder) else None)
+    known = context.on_main_process(lambda: runs.read_scores(folder) if runs.has_scores(recipe, folder) else None)
     if known is None:
         rescore(recipe, folder, context, splits)
     elif context.console is not None:
@@ -90,7 +90,7 @@ def rescore(
                 scores += [score for kind in recipe.score for score in kind.from_log(folder, name, role)]
     if context.console is not None:
         about = {
-            **runs.decides_scores(recipe),
+            **runs.score_settings(recipe),
             "dataset": recipe.data.dataset,
             "fingerprints": {images.split: images.fingerprint for images in (train, test)},
             "identity": config.identity_hash(recipe),

@@ -25,6 +25,9 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int, base: float
     """Linear from ``base / warmup_steps`` to ``base`` over the warm-up, then half a cosine to ``final``.
 
     The first step already moves: its rate is base / warmup_steps, not zero.
+
+    Raises:
+        ValueError: the warm-up is longer than the run.
     """
     if warmup_steps > total_steps:
         raise ValueError(

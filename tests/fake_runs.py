@@ -29,6 +29,6 @@ def fake_run(
         for model, row in rows.items()
         for metric, value in row.items()
     ]
-    content = {"asked": runs.asked(loaded), "dataset": loaded.data.dataset, **(about or {}), "scores": scores}
+    content = {"asked": runs.final_scores(loaded), "dataset": loaded.data.dataset, **(about or {}), "scores": scores}
     (folder / "scores.json").write_text(json.dumps(content))
     return folder

@@ -98,7 +98,7 @@ def test_the_first_process_tells_the_mistake_of_all_and_any_process_its_own():
     on_two_processes(check_command_line)
 
 
-def check_main_first(rank: int, folder: Path) -> None:
+def check_main_process_first(rank: int, folder: Path) -> None:
     context = Context(Accelerator(cpu=True), torch.float32, torch.contiguous_format, None)
 
     def load() -> str:
@@ -110,9 +110,9 @@ def check_main_first(rank: int, folder: Path) -> None:
         if rank == 0:
             raise FileNotFoundError("there are no images")
 
-    assert context.main_first(load) == "images"
+    assert context.main_process_first(load) == "images"
     with pytest.raises(UserError, match="there are no images"):
-        context.main_first(broken)
+        context.main_process_first(broken)
 
 
 @pytest.mark.slow

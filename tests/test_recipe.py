@@ -133,7 +133,7 @@ def test_a_teacher_trains_in_its_own_arithmetic_whatever_the_students(one_proces
 
 def test_a_teacher_in_training_elsewhere_is_waited_for(tmp_path, capsys):
     with (
-        runs.held(load(tmp_path).task.teacher.recipe, lambda folder, seconds: None),
+        runs.exclusive_folder(load(tmp_path).task.teacher.recipe, lambda folder, seconds: None),
         pytest.raises(Interrupted, match="stopped while waiting for .*digits-simclr"),
     ):
         recipe.run(load(tmp_path), stop=lambda step: True)

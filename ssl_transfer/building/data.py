@@ -58,7 +58,7 @@ class OpenSplits:
     def _whole(self, recipe: config.Recipe, part: Part) -> Images:
         key = _key(recipe, part)
         if key not in self._opened:
-            images = self._context.main_first(lambda: _load(recipe, part))
+            images = self._context.main_process_first(lambda: _load(recipe, part))
             self._opened[key] = images.to(self._context.device)
         return self._opened[key]
 

@@ -1,4 +1,4 @@
-"""What a recipe names but does not hold, its training images and its teacher's file, known again by their content."""
+"""Fingerprints of what a recipe names but does not contain: its training images and its teacher's file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from ssl_transfer.errors import UserError
 def check_inputs(
     recipe: config.Recipe, folder: Path, known: Mapping[str, str] | None, splits: OpenSplits
 ) -> dict[str, str]:
-    """A fingerprint of each, which must be the one that is ``known`` of ``folder``, if one is.
+    """Compare the inputs of the run in ``folder`` with their fingerprints in ``known`` and return them all.
 
-    What is not to be found has none: a finished run can do without.
+    An input that cannot be found has no fingerprint and is not compared, since a finished run can do without it.
 
     Raises:
-        UserError: ``folder`` was made from others.
+        UserError: the run was made from other training images, or from another teacher file.
     """
     known = known or {}
     fingerprints = {"training images": _images(recipe, splits), "teacher weights": _teacher(recipe)}
@@ -32,7 +32,7 @@ def check_inputs(
 
 
 def _images(recipe: config.Recipe, splits: OpenSplits) -> str | None:
-    """Of the files' names and sizes and the labels: the same for images that are held and that are streamed."""
+    """Of the files and labels of a data set of files, the same whether its images are held in memory or streamed."""
     if recipe.data.image_size is None:  # published as arrays, whose files are checked whenever they are read
         return None
     try:
@@ -42,7 +42,7 @@ def _images(recipe: config.Recipe, splits: OpenSplits) -> str | None:
 
 
 def _teacher(recipe: config.Recipe) -> str | None:
-    """Of the content of the teacher's file, or of the files in its folder that make the model."""
+    """Of the content of a teacher's file, or of the files of its folder that its model is loaded from."""
     teacher = recipe.teacher
     if teacher is None or (teacher.file or teacher.checkpoint) is None:
         return None

@@ -15,7 +15,7 @@ def load_teacher(recipe: config.Recipe, context: Context) -> EmbeddingModel:
     teacher = recipe.teacher
     assert teacher is not None
     made_by = teacher.recipe
-    folder = None if made_by is None else context.on_main(lambda: runs.folder_of(made_by))[0]
+    folder = None if made_by is None else context.on_main_process(lambda: runs.folder_of(made_by))[0]
     model, report = open_teacher(teacher, folder)
     if report:
         context.say(f"teacher {teacher.file}: {'; '.join(report)}")

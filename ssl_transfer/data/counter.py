@@ -45,7 +45,11 @@ def uniform(
 def integers(
     seed: int, stream: int, epoch: int, index: Int[Tensor, " n"], draws: int, *, below: int
 ) -> Int64[Tensor, "n draws"]:
-    """``draws`` whole numbers in [0, below) for each row, each as likely as the others to 2**-32 * below."""
+    """``draws`` whole numbers in [0, below) for each row, each as likely as the others to 2**-32 * below.
+
+    Raises:
+        ValueError: ``below`` is not a positive number below 2**31.
+    """
     if not 0 < below < 2**31:
         raise ValueError(f"below {below} must lie in [1, 2**31), or a product would not fit into 64 bits.")
     return _words(seed, stream, epoch, index, 0, draws) * below >> 32

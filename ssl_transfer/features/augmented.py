@@ -63,5 +63,9 @@ def held_pixels(images: Images) -> Tensor:
 
 
 def refuse_streamed(images: Images) -> NoReturn:
-    """Say that images which are streamed cannot be fine-tuned on."""
+    """Raise the error that streamed images cannot be fine-tuned on.
+
+    Raises:
+        ValueError: always.
+    """
     raise ValueError(f"fine-tuning needs images in memory, and {images.name} is streamed; set data.resident=true.")

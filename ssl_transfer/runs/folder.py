@@ -1,4 +1,6 @@
-"""The run folder: which one belongs to a recipe, and what is in it. Imports no torch.
+"""The run folder of a recipe: where it is, what it says of itself, and who may write into it. Loads no torch.
+
+A run folder holds:
 
 ``recipe.yaml`` (resolved) · ``run.json`` (identity, progress, where and how fast it ran) · ``state/`` (to resume;
 empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.json`` · ``scores.json`` · ``report.html``.
@@ -26,23 +28,27 @@ from ssl_transfer.scores import Scores
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What ``run.json`` says of a run."""
+    """What ``run.json`` says of a run; ``steps`` are done out of ``total_steps``."""
 
     identity: str
     steps: int = 0
     total_steps: int = 0
-    seconds: float = 0.0  # spent in training steps, over all continuations
+    seconds: float = 0.0  # in training steps, summed over all the times that the run was continued
     images_per_second: float = 0.0
     finished: bool = False
     processes: int = 1
     device: str = ""
     precision: str = ""
     versions: dict[str, str] | None = None
-    origin: dict[str, str] | None = None  # fingerprints of what it was made from and the recipe does not hold
+    origin: dict[str, str] | None = None  # fingerprints of the training images and of a teacher's file
 
 
 def read_info(folder: Path) -> RunInfo | None:
-    """What ``folder`` says of itself, or None where it holds no run."""
+    """The ``run.json`` of ``folder``, None where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         return RunInfo(**json.loads((folder / "run.json").read_text()))
     except (FileNotFoundError, NotADirectoryError):
@@ -52,16 +58,19 @@ def read_info(folder: Path) -> RunInfo | None:
 
 
 def write_info(folder: Path, info: RunInfo) -> None:
-    """Replace what ``folder`` says of itself."""
+    """Write the ``run.json`` of ``folder``."""
     write_json(folder / "run.json", asdict(info))
 
 
 def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
-    """The folder that belongs to ``recipe``, and a sentence where it is not the one its name suggests.
+    """The folder of ``recipe``, and a sentence for the user where it is not called ``<runs>/<name>``.
 
-    A folder belongs to the recipe whose identity it carries. Where another recipe of the same name was run, this one
-    goes beside it, under its name and identity, so nothing is overwritten and each is found again. A run that never
-    took a step, perhaps because its recipe was refused, leaves its folder to the next.
+    A folder belongs to the recipe whose identity its ``run.json`` names. If ``<runs>/<name>`` belongs to another recipe
+    of the same name, this one gets ``<runs>/<name>-<identity>``: nothing is overwritten, and the same recipe always
+    finds its folder again. A run that never took a step gives its folder up to the next recipe.
+
+    Raises:
+        UserError: a file or folder is in the way that is not a run of this program.
     """
     plain = Path(recipe.train.runs) / recipe.name
     own = config.identity_hash(recipe)
@@ -88,7 +97,11 @@ def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
 
 
 def claim(recipe: config.Recipe) -> tuple[Path, str | None]:
-    """Make the recipe's folder, write the recipe into it, and return what :func:`folder_of` says."""
+    """Make the folder of ``recipe`` and write the recipe into it; returns what :func:`folder_of` does.
+
+    Raises:
+        UserError: the folder cannot be written, or something else is in the way.
+    """
     own, folder = config.identity_hash(recipe), Path(recipe.train.runs) / recipe.name
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +122,15 @@ def claim(recipe: config.Recipe) -> tuple[Path, str | None]:
 
 
 @contextmanager
-def held(
+def exclusive_folder(
     recipe: config.Recipe, while_waiting: Callable[[Path, int], None]
 ) -> Iterator[tuple[Path, str | None, RunInfo]]:
-    """Claim the recipe's folder and keep other programs out of it; with what it says of itself, read after that.
+    """Inside the block no other program trains in the recipe's folder; gives it, the notice and its ``run.json``.
 
-    ``while_waiting`` is told the folder, and for how many seconds another program has been at it, each second.
+    While another program holds the folder, ``while_waiting(folder, seconds)`` is called every second; it may raise.
+
+    Raises:
+        UserError: the folder cannot be written, or something else is in the way.
     """
     while True:
         folder, notice = claim(recipe)
@@ -123,25 +139,32 @@ def held(
             if info is not None and info.identity == config.identity_hash(recipe):
                 yield folder, notice, info
                 return
-        # Before it was ours, another recipe took the name.
+        # Another recipe took the name before the folder was locked: look again for one of our own.
 
 
 def read_recipe(folder: Path) -> config.Recipe:
-    """The resolved recipe that a run folder was made by."""
+    """The complete recipe that the run in ``folder`` was made by.
+
+    Raises:
+        UserError: there is no recipe in the folder, or it is not valid.
+    """
     if not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no recipe.yaml")
     return config.load(folder / "recipe.yaml")
 
 
-def asked(recipe: config.Recipe) -> list[dict[str, Any]]:
-    """The scores that the recipe asks for at the end of training, as ``scores.json`` notes them."""
+def final_scores(recipe: config.Recipe) -> list[dict[str, Any]]:
+    """The entries of the recipe's ``score`` that are taken after training, in the form that ``scores.json`` keeps."""
     return [kind.model_dump(mode="json") for kind in recipe.score if kind.columns()]
 
 
-def decides_scores(recipe: config.Recipe) -> dict[str, Any]:
-    """What of the recipe decides the scores of its trained model, as ``scores.json`` notes it."""
-    none = {"download", "resident", "workers", "batch_size", "per_class", "views", "fixed_views", "augment"}
-    return {"asked": asked(recipe), "data": recipe.data.model_dump(mode="json", exclude=none, exclude_none=True)}
+def score_settings(recipe: config.Recipe) -> dict[str, Any]:
+    """Everything of the recipe that decides the scores of a trained model, in the form that ``scores.json`` keeps."""
+    irrelevant = {"download", "resident", "workers", "batch_size", "per_class", "views", "fixed_views", "augment"}
+    return {
+        "asked": final_scores(recipe),
+        "data": recipe.data.model_dump(mode="json", exclude=irrelevant, exclude_none=True),
+    }
 
 
 def has_scores(recipe: config.Recipe, folder: Path) -> bool:
@@ -150,13 +173,14 @@ def has_scores(recipe: config.Recipe, folder: Path) -> bool:
         found = read_scores(folder)
     except UserError:  # damaged: it will be written anew
         return False
-    return found is not None and _agrees(found.about, decides_scores(recipe))
+    return found is not None and _agrees(found.about, score_settings(recipe))
 
 
 def _agrees(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether scores that were noted are those that are wanted; what an earlier version did not note is taken to be.
+    """Whether the settings in ``scores.json`` are those that are wanted.
 
-    An option that the schema has since gained stood at its default.
+    Settings that an earlier version did not write count as agreeing, and options that the schema has gained since then
+    count as left at their defaults.
     """
     try:
         noted_kinds = TypeAdapter(Scores).validate_json(json.dumps(noted.get("asked", wanted["asked"])))
@@ -174,7 +198,7 @@ def is_complete(recipe: config.Recipe, folder: Path) -> bool:
 
 
 def _never_started(folder: Path, info: RunInfo) -> bool:
-    """Whether the run in ``folder`` has not taken a step, and no program is about to."""
+    """Whether the run in ``folder`` has not taken a step and no program is working on it."""
     return info.steps == 0 and not info.finished and not (folder / "metrics.jsonl").exists() and is_free(folder)
 
 

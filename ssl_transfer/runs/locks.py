@@ -13,10 +13,10 @@ _NAME = ".lock"
 
 @contextmanager
 def locked(folder: Path, while_waiting: Callable[[int], None] = lambda seconds: None) -> Iterator[None]:
-    """Hold the lock of ``folder``, once no other process does.
+    """Hold the lock of ``folder`` inside the block, waiting until no other process holds it.
 
-    ``while_waiting`` is told each second for how many it has waited, and may raise. Where files cannot be locked, as on
-    some network file systems or in somebody else's folder, no one waits.
+    ``while_waiting(seconds)`` is called every second of the wait and may raise. On file systems without locks, and in
+    folders that cannot be written, nobody waits.
     """
     try:
         file = (folder / _NAME).open("a")
@@ -35,7 +35,7 @@ def locked(folder: Path, while_waiting: Callable[[int], None] = lambda seconds: 
 
 
 def is_free(folder: Path) -> bool:
-    """Whether no process holds the lock of ``folder``; not where files cannot be locked, since nobody knows."""
+    """Whether no process holds the lock of ``folder``; False where that cannot be known."""
     try:
         with (folder / _NAME).open("r+") as file:
             return _take(file) is True
@@ -46,7 +46,7 @@ def is_free(folder: Path) -> bool:
 
 
 def _take(file: IO[str]) -> bool | None:
-    """Whether the lock is ours now; None where files cannot be locked."""
+    """Try to take the lock: True if it is ours now, False if another process holds it, None without locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

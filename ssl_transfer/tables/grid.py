@@ -105,7 +105,7 @@ def _unfit(found: Sequence[Combination], baseline: str | None) -> list[str]:
         twin = first.setdefault(config.identity_hash(combination.recipe), combination)
         if twin is not combination:
             lines.append(f"{_told(twin.values)} and {_told(combination.values)} are the same run; give a value once")
-    if not all(runs.asked(combination.recipe) for combination in found):
+    if not all(runs.final_scores(combination.recipe) for combination in found):
         lines.append("score: names no score of the end, so there would be nothing to compare")
     methods = dict.fromkeys(labels([Settings.of(combination.recipe) for combination in found]))
     if baseline is not None and baseline not in methods:

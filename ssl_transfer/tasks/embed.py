@@ -38,7 +38,11 @@ def embed(model: nn.Module, images: Tensor, micro_batch_size: int | None, *, vie
 
 
 def number_of_parts(images: Tensor, micro_batch_size: int | None, *, views: int) -> int:
-    """Into how many parts of at most ``micro_batch_size`` rows, over all processes, the batch is cut."""
+    """How many parts of at most ``micro_batch_size`` rows, over all processes, the batch is cut into.
+
+    Raises:
+        ValueError: the processes cannot share the parts evenly.
+    """
     world, own = world_size(), len(images) // views
     rows = world * len(images)
     parts = 1 if micro_batch_size is None else -(-rows // micro_batch_size)

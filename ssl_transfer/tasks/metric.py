@@ -42,7 +42,11 @@ class MetricLearning(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compare all views of ``batch`` by their classes."""
+        """Compare all views of ``batch`` by their classes.
+
+        Raises:
+            ValueError: the batch has no labels.
+        """
         if batch.labels is None:
             raise ValueError("metric learning needs labels, and these images have none: choose a data set that has.")
         embeddings = embed(self.model, torch.cat(batch.views), self.micro_batch_size, views=len(batch.views))

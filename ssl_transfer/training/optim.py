@@ -28,7 +28,11 @@ def create_optimizer(
     ``momentum`` is for sgd and lars. LARS adapts the rate of the other parameters only,
     as in SimCLR and BYOL: biases and norms get plain SGD. A weight's rate is ``trust_coefficient * |weight| /
     |gradient|``, times ``lr`` or, with ``trust_clip``, at most ``lr`` (LARC). ``lr_scales`` are factors of the rate for
-    what lies below the modules it names, such as ``{"loss": 100.0}``.
+    what lies below the modules it names, such as ``{"loss": 100.0}``; a group keeps its factor as ``lr_scale``, which
+    whoever sets the rate multiplies by.
+
+    Raises:
+        ValueError: there is no optimizer of that name.
     """
     if name not in NAMES:
         raise ValueError(f"there is no optimizer named {name!r}: choose {', '.join(NAMES)}")

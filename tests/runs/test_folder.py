@@ -53,7 +53,7 @@ def test_a_run_that_has_begun_keeps_its_folder(load, sign):
     if sign == "the log":
         (plain / "metrics.jsonl").write_text("{}")
     if sign == "a program at it":
-        with runs.held(first, refuse_to_wait):
+        with runs.exclusive_folder(first, refuse_to_wait):
             assert runs.claim(second)[0] != plain
     else:
         assert runs.claim(second)[0] != plain
@@ -67,11 +67,11 @@ def refuse_to_wait(folder, seconds):
 
 
 def test_one_program_at_a_time_is_in_a_folder(load):
-    with runs.held(load(), refuse_to_wait) as (folder, notice, info):
+    with runs.exclusive_folder(load(), refuse_to_wait) as (folder, notice, info):
         assert (folder.name, notice, info.steps) == ("small", None, 0)
-        with pytest.raises(UserError, match="small is in use"), runs.held(load(), refuse_to_wait):
+        with pytest.raises(UserError, match="small is in use"), runs.exclusive_folder(load(), refuse_to_wait):
             pass
-    with runs.held(load(), refuse_to_wait) as (again, _, _):
+    with runs.exclusive_folder(load(), refuse_to_wait) as (again, _, _):
         assert again == folder
 
 
@@ -80,9 +80,9 @@ def test_who_waited_for_a_folder_reads_what_was_done_meanwhile(load):
         runs.write_info(folder, replace(runs.read_info(folder), steps=7, finished=True))
         first.__exit__(None, None, None)
 
-    first = runs.held(load(), refuse_to_wait)
+    first = runs.exclusive_folder(load(), refuse_to_wait)
     first.__enter__()
-    with runs.held(load(), finish) as (_, _, info):
+    with runs.exclusive_folder(load(), finish) as (_, _, info):
         assert info.finished and info.steps == 7
 
 
@@ -109,7 +109,7 @@ def test_whose_name_was_taken_before_its_folder_was_locked_goes_beside(load, mon
         return claimed
 
     monkeypatch.setattr(runs.folder, "claim", claim_too_slowly)
-    with runs.held(first, refuse_to_wait) as (folder, _, info):
+    with runs.exclusive_folder(first, refuse_to_wait) as (folder, _, info):
         assert folder.name == f"small-{config.identity_hash(first)}"
         assert info.identity == config.identity_hash(first)
     assert runs.read_info(folder.with_name("small")).identity == config.identity_hash(second)
@@ -120,7 +120,7 @@ def test_scores_are_of_the_kinds_and_the_images_that_decide_them(load):
     folder, _ = runs.claim(load(asked))
     scores = folder / "scores.json"
     assert not runs.has_scores(load(asked), folder)
-    runs.write_scores(folder, [], runs.decides_scores(load(asked)))
+    runs.write_scores(folder, [], runs.score_settings(load(asked)))
     assert runs.has_scores(load(asked), folder)
     assert runs.has_scores(load(asked, "data.workers=3", "data.download=false"), folder)
     for changed in ("score=[{kind: knn, k: [7]}]", "data.test=val", "data.train=part", "data.root=elsewhere"):

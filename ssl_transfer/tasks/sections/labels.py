@@ -43,7 +43,11 @@ class Metric(TaskSection):
         return {"loss": self.proxy_lr_scale}
 
     def build(self, inputs: TaskInputs) -> "nn.Module":
-        """See :class:`ssl_transfer.tasks.metric.MetricLearning`."""
+        """See :class:`ssl_transfer.tasks.metric.MetricLearning`.
+
+        Raises:
+            ValueError: the images have no labels.
+        """
         from ssl_transfer.losses.labels import label_loss
         from ssl_transfer.tasks.metric import MetricLearning
 
