@@ -117,4 +117,4 @@ def check_main_process_first(rank: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_what_the_main_process_cannot_load_fails_on_all(tmp_path):
-    on_two_processes(check_main_first, tmp_path)
+    on_two_processes(check_main_process_first, tmp_path)
