@@ -23,7 +23,7 @@ from ssl_transfer.building.teacher_memory import batches_with_teacher, remembers
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Batch, Batches, Images
 from ssl_transfer.distributed import synchronize_batch_norm
-from ssl_transfer.errors import user_mistakes
+from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, save_model
 from ssl_transfer.report.page import write_report
@@ -63,8 +63,9 @@ def train(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Sto
         )
         if notice:
             context.say(notice)
-        info = replace(info, origin=context.on_main_process(lambda: check_inputs(recipe, folder, info.origin, splits)))
+        info = _with_inputs(recipe, folder, info, context, splits)
         if info.finished:
+            context.on_main_process(lambda: _finish(folder))
             context.say(f"{folder} is trained ({info.steps:,} steps)")
         else:
             splits.keep_only(recipe)
@@ -77,6 +78,7 @@ def _train(
 ) -> None:
     """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
     built = _build(recipe, context, splits, stop)
+    info = _with_inputs(recipe, folder, info, context, splits)  # a teacher that is a recipe is known only now
     total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
     info = replace(
         info,
@@ -94,9 +96,31 @@ def _train(
     if context.accelerator.is_main_process:
         save_model(folder, built.kept(), built.spec)
         runs.write_info(folder, replace(info, finished=True, **asdict(outcome)))
-        (folder / "state" / "state.pt").unlink(missing_ok=True)  # the finished weights are model.safetensors
-        write_report(folder)
+        _finish(folder)
     context.accelerator.wait_for_everyone()
+
+
+def _with_inputs(
+    recipe: config.Recipe, folder: Path, info: runs.RunInfo, context: Context, splits: OpenSplits
+) -> runs.RunInfo:
+    """``info`` with the fingerprints of the run's inputs, which must be those that it was begun with."""
+    return replace(info, origin=context.on_main_process(lambda: check_inputs(recipe, folder, info.origin, splits)))
+
+
+def _finish(folder: Path) -> None:
+    """Complete a run that is trained, also one that was killed before it was complete.
+
+    Raises:
+        UserError: its weights are gone.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(
+            f"{folder} was trained to its end but has no model.safetensors any more: bring the file back, or remove "
+            "the folder to train again"
+        )
+    (folder / "state" / "state.pt").unlink(missing_ok=True)  # the finished weights are model.safetensors
+    if not (folder / "report.html").is_file():
+        write_report(folder)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,11 @@
 import os
+import stat
+import subprocess
+import sys
 
-from ssl_transfer.files import write_atomically, write_text
+import pytest
+
+from ssl_transfer.files import is_leftover, write_atomically, write_text
 
 
 def test_a_file_is_whole_while_another_is_written_over_it(tmp_path):
@@ -25,3 +30,46 @@ def test_writers_of_one_file_never_share_a_temporary_one_even_with_one_process_n
 
     write_atomically(path, write)
     assert path.read_text() == "first" and os.listdir(tmp_path) == ["scores.json"]
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_write_that_goes_on_is_not(tmp_path):
+    code = (
+        "import os, sys, pathlib; from ssl_transfer.files import write_atomically\n"
+        "write_atomically(pathlib.Path(sys.argv[1]) / 'a.bin', lambda path: (path.write_bytes(b'1'), os._exit(9)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    (left,) = tmp_path.iterdir()
+    assert is_leftover(left)
+
+    def write(temporary):
+        write_text(tmp_path / "other.txt", "whole")  # looks for leftovers, and finds ours in use
+        temporary.write_text("mine")
+
+    write_atomically(tmp_path / "b.txt", write)
+    assert sorted(os.listdir(tmp_path)) == ["b.txt", "other.txt"]
+    assert (tmp_path / "b.txt").read_text() == "mine"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(ZeroDivisionError):
+        write_atomically(tmp_path / "a.txt", lambda path: 1 / 0)
+    assert os.listdir(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "a.bin", lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o640
+
+
+def test_content_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    happened = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (happened.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (happened.append("replace"), replace(*paths)))
+    write_text(tmp_path / "a.txt", "text")
+    assert happened == ["fsync", "replace", "fsync"]

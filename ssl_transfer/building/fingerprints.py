@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssl_transfer import config
+from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits
 from ssl_transfer.errors import UserError
 
@@ -44,13 +44,17 @@ def _images(recipe: config.Recipe, splits: OpenSplits) -> str | None:
 def _teacher(recipe: config.Recipe) -> str | None:
     """Of the content of a teacher's file, or of the files of its folder that its model is loaded from."""
     teacher = recipe.teacher
-    if teacher is None or (teacher.file or teacher.checkpoint) is None:
+    if teacher is None:
         return None
-    folder = Path(teacher.checkpoint or "")
-    in_folder = [folder / name for name in ("config.json", "model.safetensors", "head/model.safetensors")]
-    digest = hashlib.sha256()
-    for path in [Path(teacher.file)] if teacher.file else in_folder:
-        if path.is_file():
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
+    if teacher.file is not None:
+        paths = [Path(teacher.file)]
+    elif teacher.checkpoint is not None or teacher.recipe is not None:
+        folder = runs.folder_of(teacher.recipe)[0] if teacher.recipe is not None else Path(teacher.checkpoint or "")
+        paths = [folder / name for name in ("config.json", "model.safetensors", "head/model.safetensors")]
+    else:  # published under a name, which stands for its weights
+        return None
+    digest, found = hashlib.sha256(), [path for path in paths if path.is_file()]
+    for path in found:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16] if found else None

@@ -2,25 +2,21 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
-import torch
 from jaxtyping import Float32
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ssl_transfer.files import write_atomically
+from ssl_transfer.models.checkpoint import HEADER, read_tensors, tensors_hash, write_tensors
+
+log = logging.getLogger(__name__)
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of all parameters and buffers with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    """The hash of all parameters and buffers (:func:`ssl_transfer.models.checkpoint.tensors_hash`)."""
+    return tensors_hash(model.state_dict())
 
 
 def structure_hash(model: nn.Module) -> str:
@@ -43,20 +39,24 @@ def structure_hash(model: nn.Module) -> str:
 
 
 def read_features(folder: Path, key: Mapping[str, str]) -> Float32[Tensor, "n d"] | None:
-    """The features kept under ``key``, memory-mapped, or None where there are none or the file is damaged."""
-    try:
-        with safe_open(_path(folder, key), framework="pt") as file:
-            return file.get_tensor("features") if file.metadata() == dict(key) else None
-    except (OSError, SafetensorError):
+    """The features kept under ``key``, None where there are none or the file is damaged: they are computed again."""
+    path = _path(folder, key)
+    if not path.is_file():
         return None
+    try:
+        tensors, notes = read_tensors(path)
+    except ValueError as error:
+        log.warning("%s; its features are computed again", error)
+        return None
+    return tensors["features"] if path == _path(folder, notes) else None
 
 
 def write_features(folder: Path, key: Mapping[str, str], features: Float32[Tensor, "n d"]) -> None:
     """Keep ``features`` under ``key``."""
-    content = {"features": features.cpu().contiguous()}
-    write_atomically(_path(folder, key), lambda path: safetensors.torch.save_file(content, path, metadata=dict(key)))
+    write_tensors(_path(folder, key), {"features": features.cpu().contiguous()}, key)
 
 
 def _path(folder: Path, key: Mapping[str, str]) -> Path:
-    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:16]
+    own = {name: value for name, value in key.items() if name not in HEADER}  # a key may come from a file's header
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{digest}.safetensors"

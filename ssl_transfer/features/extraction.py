@@ -45,7 +45,7 @@ def kept_features(
     """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint."""
     if folder is None:
         return _compute(network, images)
-    key = {**key, "data": images.fingerprint}
+    key = {**key, "data": images.fingerprint, "split": images.split}
     state = PartialState()
     found = read_features(folder, key) if state.is_main_process else None  # which alone looks and writes
     shape = broadcast_object_list([None if found is None else tuple(found.shape)])[0]

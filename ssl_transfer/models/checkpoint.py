@@ -1,7 +1,9 @@
 """Weights on disk: the model a run ends with, and the state it continues from. Nothing here ever unpickles code."""
 
+import hashlib
 import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +11,14 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ssl_transfer.files import write_atomically, write_json
 from ssl_transfer.models import ClassifierHead, EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
+
+HASH = "sha256"  # of the tensors, in the header of a file of ours
+HEADER = (HASH, "format")  # what a header holds beside notes
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,9 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
 
 
 def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
-    """Write ``model.safetensors`` and ``config.json``."""
+    """Write ``model.safetensors``, which carries a hash of its weights, and ``config.json``."""
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_atomically(folder / "model.safetensors", lambda path: safetensors.torch.save_file(weights, path))
+    write_tensors(folder / "model.safetensors", weights)
     write_json(folder / "config.json", asdict(spec))
 
 
@@ -108,11 +113,42 @@ def _read_spec(content: dict[str, Any]) -> ModelSpec:
     return ModelSpec(**{**content, **colors, "head": HeadSpec(**head) if head else None})
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file with a hash of its content beside the ``notes`` in its header."""
+    metadata = {"format": "pt", **(notes or {}), HASH: tensors_hash(tensors)}
+    write_atomically(path, lambda temporary: safetensors.torch.save_file(dict(tensors), temporary, metadata=metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and the notes in its header.
+
+    Raises:
+        ValueError: the file cannot be read, or its content is not what was written. Files without a hash, of other
+            programs and earlier versions, are taken as they are.
+    """
     try:
-        return safetensors.torch.load_file(path)
+        with safe_open(path, framework="pt") as file:
+            notes = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); it may be cut short") from None
+    expected = notes.get(HASH)
+    if expected not in (None, tensors_hash(tensors)):
+        raise ValueError(f"{path} is damaged: its content is not what was written; bring back a copy or make it again")
+    return tensors, {name: note for name, note in notes.items() if name not in HEADER}
+
+
+def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of tensors with their names, types and shapes, in order of names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(path)[0]
 
 
 def _own_names(
@@ -166,10 +202,14 @@ def load_state(path: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
         ValueError: the file is damaged, or holds the state of something else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch writes a checksum for each tensor and reads none
+            broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"the checksum of {broken} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be continued from ({reason}); remove it to start this run again") from None
     return state["step"], state["seconds"]

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ssl_transfer import config
 from ssl_transfer.errors import UserError
-from ssl_transfer.files import write_json, write_text
+from ssl_transfer.files import is_leftover, remove_leftovers, write_json, write_text
 from ssl_transfer.runs.locks import is_free, locked
 from ssl_transfer.runs.scores_file import read_scores
 from ssl_transfer.scores import Scores
@@ -76,7 +76,7 @@ def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
     own = config.identity_hash(recipe)
     info = read_info(plain)
     if info is None:
-        if plain.exists() and (not plain.is_dir() or any(plain.iterdir())):
+        if plain.exists() and (not plain.is_dir() or any(not _is_ours(path) for path in plain.iterdir())):
             raise UserError(
                 f"{plain} exists and is not a run of this program; choose another name=... or train.runs=..., "
                 "or move it away"
@@ -135,6 +135,8 @@ def exclusive_folder(
     while True:
         folder, notice = claim(recipe)
         with locked(folder, partial(while_waiting, folder)):
+            for place in (folder, folder / "state"):
+                remove_leftovers(place)
             info = read_info(folder)
             if info is not None and info.identity == config.identity_hash(recipe):
                 yield folder, notice, info
@@ -174,6 +176,11 @@ def has_scores(recipe: config.Recipe, folder: Path) -> bool:
     except UserError:  # damaged: it will be written anew
         return False
     return found is not None and _agrees(found.about, score_settings(recipe))
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file in a folder without a ``run.json`` is what this program leaves when it is killed early."""
+    return path.name == ".lock" or is_leftover(path)
 
 
 def _agrees(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:

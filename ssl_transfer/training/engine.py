@@ -93,7 +93,8 @@ def fit(
     processes that happens at the next flush of the log, where all agree on the step.
 
     Raises:
-        UserError: the loss of some step is not finite, or the state on disk cannot be used.
+        UserError: the loss of some step or what is about to be saved is not finite, or the state on disk cannot be
+            used.
     """
     state_file = keeping.folder / "state" / "state.pt"
     parts = {"task": task, "optimizer": optimizer, **keeping.also}
@@ -105,6 +106,7 @@ def fit(
     world = accelerator.num_processes
 
     def save(steps_done: int) -> None:
+        _refuse_broken(parts, steps_done)
         if accelerator.is_main_process:
             seconds = seconds_before + log.seconds
             save_state(state_file, steps_done, seconds, parts)
@@ -209,6 +211,29 @@ class MetricsLog:
         """The median rate over the flushes but the first, which pays for warming up."""
         rates = sorted(self._rates[1:] or self._rates or [0.0])
         return rates[len(rates) // 2]
+
+
+def _refuse_broken(parts: Mapping[str, Any], steps_done: int) -> None:
+    """Refuse to save a state with numbers that are not finite, which an update can make of a loss that was."""
+    flags: dict[torch.device, list[Tensor]] = {}
+    for value in _tensors({name: part.state_dict() for name, part in parts.items()}):
+        flags.setdefault(value.device, []).append(torch.isfinite(value).all())
+    if not all(bool(torch.stack(of_device).all()) for of_device in flags.values()):
+        raise UserError(
+            f"the update of step {steps_done - 1} or one shortly before it made weights that are not finite; the last "
+            "good state is kept. Lower optim.lr or set train.clip_norm: that is another run in its own folder, which "
+            "continues from the good state if you copy state/state.pt into its folder before it starts"
+        )
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    """The floating-point tensors in a state dict, however deep."""
+    if isinstance(state, Tensor):
+        if state.is_floating_point():
+            yield state
+    elif isinstance(state, Mapping | list | tuple):
+        for value in state.values() if isinstance(state, Mapping) else state:
+            yield from _tensors(value)
 
 
 def _resume(state_file: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
