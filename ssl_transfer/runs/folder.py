@@ -24,6 +24,7 @@ from ssl_transfer.files import is_leftover, remove_leftovers, write_json, write_
 from ssl_transfer.runs.locks import is_free, locked
 from ssl_transfer.runs.scores_file import read_scores
 from ssl_transfer.scores import Scores
+from ssl_transfer.section import first_line
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class RunInfo:
     origin: dict[str, str] | None = None  # fingerprints of the training images and of a teacher's file
 
 
+_RUN_INFO = TypeAdapter(RunInfo)
+
+
 def read_info(folder: Path) -> RunInfo | None:
     """The ``run.json`` of ``folder``, None where there is none.
 
@@ -50,11 +54,13 @@ def read_info(folder: Path) -> RunInfo | None:
         UserError: the file is damaged.
     """
     try:
-        return RunInfo(**json.loads((folder / "run.json").read_text()))
+        return _RUN_INFO.validate_json((folder / "run.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{folder / 'run.json'} is damaged ({error}); remove the folder to start again") from None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'run.json'} is damaged ({first_line(error)}); remove the folder to start again"
+        ) from None
 
 
 def write_info(folder: Path, info: RunInfo) -> None:

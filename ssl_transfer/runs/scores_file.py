@@ -6,12 +6,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import TypeAdapter
+
 from ssl_transfer.catalog.roles import Role
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_json
 from ssl_transfer.scores.score import Score, ScoreTable
+from ssl_transfer.section import first_line
 
 NAME = "scores.json"
+_SCORES = TypeAdapter(list[Score])
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ def read_scores(folder: Path) -> RunScores | None:
     path = folder / NAME
     try:
         about = json.loads(path.read_text())
-        scores = [Score(**_with_role(score)) for score in about.pop("scores")]
+        scores = _SCORES.validate_python([_with_role(score) for score in about.pop("scores")])
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); write it again with ssl-transfer score {folder}") from None
+        raise UserError(
+            f"{path} is damaged ({first_line(error)}); write it again with ssl-transfer score {folder}"
+        ) from None
     about.pop("retention", None)
     return RunScores(scores, about)
 
