@@ -49,7 +49,12 @@ def _teacher(recipe: config.Recipe) -> str | None:
     if teacher.file is not None:
         paths = [Path(teacher.file)]
     elif teacher.checkpoint is not None or teacher.recipe is not None:
-        folder = runs.folder_of(teacher.recipe)[0] if teacher.recipe is not None else Path(teacher.checkpoint or "")
+        folder = Path(teacher.checkpoint or "")
+        if teacher.recipe is not None:
+            folder = runs.folder_of(teacher.recipe)[0]
+            info = runs.read_info(folder)
+            if info is None or not info.finished:  # its weights are not those yet that the student will learn from
+                return None
         paths = [folder / name for name in ("config.json", "model.safetensors", "head/model.safetensors")]
     else:  # published under a name, which stands for its weights
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from ssl_transfer.models.checkpoint import HEADER, read_tensors, tensors_hash, write_tensors
+from ssl_transfer.models.checkpoint import HASH, read_tensors, tensors_hash, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,6 @@ def write_features(folder: Path, key: Mapping[str, str], features: Float32[Tenso
 
 
 def _path(folder: Path, key: Mapping[str, str]) -> Path:
-    own = {name: value for name, value in key.items() if name not in HEADER}  # a key may come from a file's header
+    own = {name: value for name, value in key.items() if name != HASH}  # a key may come from a file's header
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{digest}.safetensors"

@@ -18,7 +18,6 @@ from ssl_transfer.files import write_atomically, write_json
 from ssl_transfer.models import ClassifierHead, EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
 
 HASH = "sha256"  # of the tensors, in the header of a file of ours
-HEADER = (HASH, "format")  # what a header holds beside notes
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _read_spec(content: dict[str, Any]) -> ModelSpec:
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file with a hash of its content beside the ``notes`` in its header."""
-    metadata = {"format": "pt", **(notes or {}), HASH: tensors_hash(tensors)}
+    metadata = {**(notes or {}), HASH: tensors_hash(tensors)}
     write_atomically(path, lambda temporary: safetensors.torch.save_file(dict(tensors), temporary, metadata=metadata))
 
 
@@ -135,7 +134,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     expected = notes.get(HASH)
     if expected not in (None, tensors_hash(tensors)):
         raise ValueError(f"{path} is damaged: its content is not what was written; bring back a copy or make it again")
-    return tensors, {name: note for name, note in notes.items() if name not in HEADER}
+    return tensors, {name: note for name, note in notes.items() if name != HASH}
 
 
 def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
