@@ -1,11 +1,11 @@
-# make quickstart | test | test-fast | check | format; PYTHON chooses the interpreter (3.11 or newer)
+# make quickstart | test | test-fast | lint | check | format; PYTHON chooses the interpreter (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # A process a core, a file a process: what a file prepares once is prepared once.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: quickstart test test-fast check format
+.PHONY: quickstart test test-fast lint check format
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed
@@ -18,11 +18,12 @@ test: $(VENV)/.installed-dev
 test-fast: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
 
-check: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
+
+check: lint test
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
