@@ -27,13 +27,13 @@ def fit(
     *,
     rate: Callable[[int], float],
     scale_of: Callable[[str], float],
-    weight_decay: float,
+    decay_of: Callable[[Tensor], float],
     clip_norm: float | None,
     ema: float,
 ) -> Trained:
     """One step a batch; each weight is a group of its own, at ``scale_of`` its name times the rate of the step."""
     names, weights = zip(*task.named_parameters(), strict=True)
-    groups = [{"params": [weight], "weight_decay": weight_decay if weight.ndim > 1 else 0.0} for weight in weights]
+    groups = [{"params": [weight], "weight_decay": decay_of(weight)} for weight in weights]
     stepper, average = optimizer(groups, lr=0.0, foreach=False), deepcopy(task.state_dict())
     losses, rates, norms = [], [], []
     for step, batch in enumerate(batches):
