@@ -32,7 +32,7 @@ format: $(VENV)/.installed-dev
 # Only those of MUTANTS='ssl_transfer.training.*'; what was tested is remembered in mutants/ until its code or tests change.
 mutants: $(BIN)/mutmut
 	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run $(MUTANTS)
-	$(BIN)/mutmut results
+	@$(BIN)/mutmut results | sed '/not checked$$/d; /caught by type check$$/d'
 	@echo "one in full: $(BIN)/mutmut show NAME; all of them: $(BIN)/mutmut browse"
 
 $(VENV)/bin/python:
