@@ -1,11 +1,11 @@
-# make quickstart | test | test-fast | check | format; PYTHON chooses the interpreter (3.11 or newer)
+# make quickstart | test | test-fast | lint | check | format | mutants; PYTHON chooses the interpreter (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # A process a core, a file a process: what a file prepares once is prepared once.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: quickstart test test-fast check format
+.PHONY: quickstart test test-fast lint check format mutants
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed
@@ -18,15 +18,22 @@ test: $(VENV)/.installed-dev
 test-fast: $(VENV)/.installed-dev
 	$(PYTEST) -m "not slow"
 
-check: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST)
+
+check: lint test
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Only those of MUTANTS='ssl_transfer.training.*'; what was tested is remembered in mutants/ until its code or tests change.
+mutants: $(BIN)/mutmut
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run $(MUTANTS)
+	@$(BIN)/mutmut results | sed '/not checked$$/d; /caught by type check$$/d'
+	@echo "one in full: $(BIN)/mutmut show NAME; all of them: $(BIN)/mutmut browse"
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
@@ -39,3 +46,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.installed
+
+$(BIN)/mutmut: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	touch $@ $(VENV)/.installed $(VENV)/.installed-dev

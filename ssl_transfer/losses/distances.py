@@ -8,7 +8,7 @@ other.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -119,7 +119,7 @@ def euclidean(rows: slice, x: Float[Tensor, "n d"]) -> Float[Tensor, "t n"]:
 
 class _Euclidean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, rows, x):
+    def forward(ctx: Any, rows: slice, x: Tensor) -> Tensor:
         distance, close = distance_tile(rows, points_of(x))
         ctx.rows = rows
         ctx.save_for_backward(x, distance, close)
@@ -127,7 +127,7 @@ class _Euclidean(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, Tensor]:
         x, distance, close = ctx.saved_tensors
         gradient = PairGradient(points_of(x))
         springs = divide_by_distance(upstream.clone(), distance.clone(), ctx.rows, close)

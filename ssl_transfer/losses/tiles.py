@@ -7,6 +7,7 @@ of the global batch.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def sum_over_anchors(
 
 class _SumOverAnchors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, term, slices, *inputs):
+    def forward(ctx: Any, term: Callable[..., Tensor], slices: list[slice], *inputs: Tensor) -> Tensor:
         total = inputs[0].new_zeros(())
         wanted = [i for i, x in enumerate(inputs) if x.requires_grad]
         gradients = [torch.zeros_like(inputs[i]) for i in wanted]
@@ -77,7 +78,7 @@ class _SumOverAnchors(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         count = len(ctx.saved_tensors) - len(ctx.wanted)
         inputs, gradients = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         result: list[Tensor | None] = [None] * count
@@ -97,9 +98,9 @@ def scaled_once(gradient: Tensor, upstream: Tensor, source: Tensor) -> Tensor:
 
 class _Refusal(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, gradient, source):
+    def forward(ctx: Any, gradient: Tensor, source: Tensor) -> Tensor:
         return gradient.clone()
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> NoReturn:
         raise RuntimeError("The gradient of a relational loss cannot be differentiated again.")

@@ -1,3 +1,5 @@
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,8 @@ from torch import nn
 
 from ssl_transfer.data import Augment, load_images
 from ssl_transfer.probes import finetune
+from ssl_transfer.probes.splits import shuffled
+from tests.reference import training as twin
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,71 @@ def test_a_frozen_network_is_trained_all_the_same(network, digits):
     settings = dict(fraction=0.2, epochs=5, batch_size=32)
     free = tuned(network, digits, **settings)
     assert tuned(network.requires_grad_(False), digits, **settings) == free
+
+
+class Recorder(nn.Module):
+    """A network that keeps the features of its training batches, also those of its copies."""
+
+    def __init__(self, network, seen):
+        super().__init__()
+        self.network, self.seen = network, seen
+
+    def __deepcopy__(self, memo):
+        return Recorder(deepcopy(self.network, memo), self.seen)
+
+    def forward(self, images):
+        features = self.network(images)
+        if self.training:
+            self.seen.append(features.detach().clone())
+        return features
+
+
+def test_every_step_is_that_of_nesterovs_momentum_at_the_rate_of_a_cosine():
+    """Features of a step tell the weights of all steps before it, the classifier's by its gradient.
+
+    The twin counts in float64, the probe in float32: they may differ by the rounding of 28 steps.
+    """
+    epochs, batch_size, count, seed, width, classes = 4, 32, 250, 3, 12, 5
+    generator = torch.Generator().manual_seed(0)
+    train, test = (torch.randint(256, (n, 1, 6, 6), generator=generator, dtype=torch.uint8) for n in (count, 400))
+    train_y, test_y = (torch.arange(len(pixels)) % classes for pixels in (train, test))
+    for pixels, y in ((train, train_y), (test, test_y)):  # a bright row tells the class
+        pixels[torch.arange(len(y)), 0, y] = 255
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, width, bias=False), nn.BatchNorm1d(width), nn.Tanh())
+    seen = []
+
+    def augment(pixels, epoch, rows):
+        assert torch.equal(pixels, train[rows])
+        return pixels / 255 * 0.9**epoch
+
+    result = finetune(
+        Recorder(network, seen).eval(),
+        *(train, train_y, test, test_y),
+        augment=augment,
+        fraction=1.0,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    torch.manual_seed(seed)
+    classifier = nn.Linear(width, classes)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)
+    network, classifier = network.double().train(), classifier.double()
+    expected = twin.finetune(
+        network,
+        classifier,
+        lambda epoch, rows: train[rows].double() / 255 * 0.9**epoch,
+        train_y,
+        partial(shuffled, count, seed),
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+    assert len(seen) == epochs * (count // batch_size) == 28
+    torch.testing.assert_close(torch.stack(seen).double(), torch.stack(expected), rtol=0, atol=2e-5)
+    predicted = classifier(network.eval()(test.double() / 255)).argmax(dim=1)
+    assert result.accuracy == (predicted == test_y).double().mean().item()
 
 
 @pytest.mark.parametrize("settings", [{"fraction": 0.0}, {"fraction": 1.5}, {"epochs": 0}, {"batch_size": 0}])

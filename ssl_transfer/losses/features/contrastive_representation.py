@@ -1,6 +1,7 @@
 """Contrastive representation distillation (CRD; Tian et al., ICLR 2020), with its memory of the whole data set."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -110,7 +111,7 @@ class ContrastiveRepresentation(nn.Module):
         return (by_student / self.temperature).exp(), (by_teacher / self.temperature).exp()
 
     def _mean_scores(self, ours: Tensor, theirs: Tensor, places: Tensor) -> Float[Tensor, "2"]:
-        def term(side: int):
+        def term(side: int) -> Callable[..., Tensor]:
             return lambda rows, *_: self._scores(rows, ours, theirs, places)[side].sum()
 
         tile = max(1, tile_rows(places.shape[1], ours.device) // ours.shape[1])

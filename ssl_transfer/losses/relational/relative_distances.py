@@ -5,6 +5,7 @@ does not change when the student is translated, rotated or scaled.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,15 @@ class _RelativeLoss(torch.autograd.Function):
     """Works out the gradient while it walks, since then nothing of a tile need be kept; backward scales it."""
 
     @staticmethod
-    def forward(ctx, student, affinity, terms, parameters, anchors, slope):
+    def forward(
+        ctx: Any,
+        student: Tensor,
+        affinity: Affinity,
+        terms: AnchorTerms,
+        parameters: tuple,
+        anchors: range,
+        slope: float,
+    ) -> Tensor:
         n = len(student)
         total = student.new_zeros(())
         with full_precision(student.device):
@@ -56,7 +65,7 @@ class _RelativeLoss(torch.autograd.Function):
         return total / n
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         student, gradient = ctx.saved_tensors
         return scaled_once(gradient, upstream, student), None, None, None, None, None
 
