@@ -1,19 +1,66 @@
 """``ssl-transfer``: run, sweep, compare, ls, show, validate, score ... A mistake is one message and exit code 2."""
 
 import argparse
+import errno
+import io
 import os
+import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssl_transfer import __version__, config, runs
 from ssl_transfer.errors import UserError
+from ssl_transfer.section import path_argument
 
 _OVERRIDES = {"nargs": "*", "metavar": "key.path=value", "help": "what to change in the recipe, read as YAML"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 2 where the person can mend what went wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal does not know, as stderr has them
+    try:
+        try:
+            given = _parsed(arguments)
+            given.does(given)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where what goes wrong with it can be told
+    except UserError as error:
+        if _speaks():
+            print(f"ssl-transfer: {error}", file=sys.stderr)
+        if not _everyone_says(str(error)) and not _speaks():
+            print(f"ssl-transfer (process {os.environ['RANK']}): {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", str(error)):
+            raise
+        why = str(error).splitlines()[0] if str(error) else "Python has none left"
+        print(f"ssl-transfer: the memory does not suffice; lower data.batch_size ({why})", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    except OSError as error:
+        if error.errno == errno.EPIPE and _nobody_reads():  # such as head, which has seen enough
+            code = 128 + signal.SIGPIPE
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"ssl-transfer: nothing more can be written: {error.strerror}", file=sys.stderr)
+            code = UserError.exit_code
+        else:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
+        sys.exit(code)
+
+
+def _nobody_reads() -> bool:
+    """Whether the output goes to a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="ssl-transfer", description="Teach a student what a self-supervised teacher knows."
     )
@@ -35,48 +82,59 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ("validate", _validate, "say everything that is wrong with a recipe"),
     ):
         added = command(name, does, summary)
-        added.add_argument("recipe", type=Path, help="a YAML file, such as recipes/digits/transfer.yaml")
+        added.add_argument("recipe", type=_path, help="a YAML file, such as recipes/digits/transfer.yaml")
         added.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
         if name == "show":
-            added.add_argument("--views", type=Path, metavar="PNG", help="draw some images and their views instead")
+            added.add_argument("--views", type=_path, metavar="PNG", help="draw some images and their views instead")
     command("ls", _ls, "list the recipes and runs below this folder").add_argument(
-        "folder", type=Path, nargs="?", default=Path(), help="where to look"
+        "folder", type=_path, nargs="?", default=Path(), help="where to look"
     )
     scoring = command("score", _score, "score a finished run again and rewrite its scores.json")
-    scoring.add_argument("run", type=Path, help="a run folder, such as runs/digits-transfer")
+    scoring.add_argument("run", type=_path, help="a run folder, such as runs/digits-transfer")
     scoring.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
 
     sweeping = command("sweep", _sweep, "run a recipe with every combination of values, and compare their scores")
-    sweeping.add_argument("recipe", type=Path, help="a YAML file, such as recipes/digits/transfer.yaml")
+    sweeping.add_argument("recipe", type=_path, help="a YAML file, such as recipes/digits/transfer.yaml")
     sweeping.add_argument(
         "overrides", nargs="*", metavar="key.path=value,value", help="values separated by commas are combined"
     )
     comparing = command("compare", _compare, "compare the scores of finished runs")
-    comparing.add_argument("runs", type=Path, nargs="+", metavar="run", help="run folders, such as runs/digits-*")
+    comparing.add_argument("runs", type=_path, nargs="+", metavar="run", help="run folders, such as runs/digits-*")
     for added in (sweeping, comparing):
         added.add_argument("--baseline", metavar="METHOD", help="what differences are to; the first method by default")
-        added.add_argument("--out", type=Path, metavar="FOLDER", help="where to write the table and a chart")
+        added.add_argument("--out", type=_path, metavar="FOLDER", help="where to write the table and a chart")
 
     exporting = command("export", _export, "write a finished run's model where timm, torch or ONNX load it")
-    exporting.add_argument("run", type=Path, help="a run folder, such as runs/digits-transfer")
-    exporting.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="a new folder")
+    exporting.add_argument("run", type=_path, help="a run folder, such as runs/digits-transfer")
+    exporting.add_argument("--to", type=_path, required=True, metavar="FOLDER", help="a new folder")
     exporting.add_argument("--format", default="timm", help="timm, torch or onnx; timm unless said otherwise")
     exporting.add_argument("--push-to-hub", metavar="NAME", help="upload it too, as owner/model on Hugging Face")
 
     examining = command("doctor", _doctor, "load a teacher, run it on some images, and say what looks wrong")
-    examining.add_argument("file", type=Path, help="a recipe with a teacher, or a file with teacher: and data: alone")
+    examining.add_argument("file", type=_path, help="a recipe with a teacher, or a file with teacher: and data: alone")
     examining.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
-    examining.add_argument("--images", type=int, default=500, metavar="N", help="how many; 500 unless said otherwise")
+    examining.add_argument(
+        "--images", type=_count, default=500, metavar="N", help="how many; 500 unless said otherwise"
+    )
 
-    given = parser.parse_args(arguments)
-    try:
-        given.does(given)
-    except UserError as error:
-        if _speaks():
-            print(f"ssl-transfer: {error}", file=sys.stderr)
-        if not _everyone_says(str(error)) and not _speaks():
-            print(f"ssl-transfer (process {os.environ['RANK']}): {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    given, rest = parser.parse_known_args(arguments)
+    # argparse gives a list of arguments what stands before the first option, and leaves what stands behind it.
+    several = "runs" if hasattr(given, "runs") else "overrides"
+    if rest and (any(word.startswith("-") for word in rest) or not hasattr(given, several)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        getattr(given, several).extend([_path(word) for word in rest] if several == "runs" else rest)
+    return given
+
+
+def _path(text: str) -> Path:
+    return Path(path_argument(text))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"cannot be {text!r}: write a whole number from 1 on")
+    return int(text)
 
 
 def _run(given: argparse.Namespace) -> None:
@@ -125,8 +183,9 @@ def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> Non
 
 
 def _speaks() -> bool:
-    """Whether this process prints: the only one, or the first of several."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this process prints: the only one, or the first of several that a launcher started."""
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    return not launched or os.environ["RANK"] == "0"
 
 
 def _everyone_says(mistake: str) -> bool:

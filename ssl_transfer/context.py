@@ -53,26 +53,28 @@ class Context:
         tracker = recipe.train.tracker
         if tracker is not None and find_spec(tracker) is None:
             raise UserError(f"train.tracker is {tracker}, which is not installed: pip install {tracker}")
-        accelerator = Accelerator(
-            cpu=not torch.cuda.is_available(),
-            # The recipe alone decides the arithmetic: these go before what `accelerate config` puts in the environment.
-            mixed_precision="no",
-            dynamo_backend="no",
-            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-            log_with=tracker,
-            project_dir=recipe.train.runs,
-            kwargs_handlers=[
-                # Batch-norm statistics are equal on all processes (SyncBatchNorm), so there is nothing to broadcast.
-                DistributedDataParallelKwargs(broadcast_buffers=False),
-                InitProcessGroupKwargs(timeout=PATIENCE),
-            ],
-        )
+        with joining_processes():
+            accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(),
+                # The recipe alone decides the arithmetic: these go before what `accelerate config` puts in the
+                # environment.
+                mixed_precision="no",
+                dynamo_backend="no",
+                gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+                log_with=tracker,
+                project_dir=recipe.train.runs,
+                kwargs_handlers=[
+                    # Batch-norm statistics are equal on all processes (SyncBatchNorm): there is nothing to broadcast.
+                    DistributedDataParallelKwargs(broadcast_buffers=False),
+                    InitProcessGroupKwargs(timeout=PATIENCE),
+                ],
+            )
         if accelerator.device.type == "cpu":
             # `accelerate launch` without a configuration sets OMP_NUM_THREADS=1, a small part of the machine.
             torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
             keep_freed_memory()
         torch.backends.cudnn.benchmark = True
-        console = Console() if accelerator.is_main_process else None
+        console = Console(markup=False, emoji=False) if accelerator.is_main_process else None
         return cls(accelerator, *_set_arithmetic(recipe, accelerator.device), console)
 
     @contextmanager
@@ -144,6 +146,24 @@ class Context:
         return made[0] if made else do()
 
 
+@contextmanager
+def joining_processes() -> Iterator[None]:
+    """Around what reads from the environment which processes train together.
+
+    Raises:
+        UserError: the environment has a part of what a launcher sets, perhaps left by something else.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    given = " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)  # accelerate adds to them
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the environment speaks of several processes ({given or 'in variables of MPI'}), which cannot be joined: "
+            f"start them with accelerate launch, or unset these variables ({str(error).splitlines()[0]})"
+        ) from error
+
+
 def device_name(device: torch.device) -> str:
     """The name of the GPU, or the architecture of the processor and the number of threads in use."""
     if device.type == "cuda":
@@ -160,7 +180,8 @@ def versions() -> dict[str, str]:
 
 def processes_here() -> int:
     """How many processes of this run share the machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    with joining_processes():
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cores_of_process() -> int:

@@ -5,6 +5,7 @@ of computing features and print the same numbers as one.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,14 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import torch
-import yaml
 from accelerate import PartialState
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import read_images, scored_part, scored_splits
-from ssl_transfer.context import PATIENCE, device_name, versions
+from ssl_transfer.context import PATIENCE, device_name, joining_processes, versions
 from ssl_transfer.data import Images, load_images
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.features.extraction import exact
@@ -32,6 +32,7 @@ from ssl_transfer.models.checkpoint import load_model
 from ssl_transfer.probes import load_feature_file
 from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
+from ssl_transfer.section import path_argument
 
 _PUBLISHED = ("timm", "torchvision", "file")
 
@@ -44,7 +45,14 @@ def evaluate(program: str, section: type[ScoreSection]) -> None:
     user's mistake is one message and exit code 2.
     """
     given = _parser(program, section).parse_args()
-    PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal does not know
+    try:
+        with joining_processes():
+            PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    except UserError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     try:
         with user_mistakes():
             asked = _asked(section, given)
@@ -93,9 +101,13 @@ def _add_option(parser: argparse.ArgumentParser, section: type[ScoreSection], ke
     )
 
 
+def _path(text: str) -> Path:
+    return Path(path_argument(text))
+
+
 def _value(text: str) -> Any:
     """A number or a word, as in a recipe."""
-    return yaml.load(text, Loader=config.Loader)
+    return config.parse(text)
 
 
 def _asked(section: type[ScoreSection], given: argparse.Namespace) -> ScoreSection:
@@ -108,7 +120,7 @@ def _asked(section: type[ScoreSection], given: argparse.Namespace) -> ScoreSecti
     try:
         return section(**values)
     except ValidationError as error:
-        problems = [config.sentence(detail, section) for detail in error.errors()]
+        problems = config.problems_of(error, values, section)
         raise UserError(
             "; ".join(f"--{problem}" if problem[:1].islower() else problem for problem in problems)
         ) from None
@@ -134,24 +146,30 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
 
 def _parser(program: str, section: type[ScoreSection]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=program, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", help="a run or exported folder, such as runs/digits-transfer")
+    parser.add_argument(
+        "run", type=path_argument, nargs="?", help="a run or exported folder, such as runs/digits-transfer"
+    )
     parser.add_argument("--timm", metavar="NAME", help="a timm network with its pretrained weights instead")
     parser.add_argument("--torchvision", metavar="NAME", help="a torchvision network with its pretrained weights")
-    parser.add_argument("--file", metavar="FILE", help="a checkpoint of another tool; needs --backbone")
+    parser.add_argument(
+        "--file", type=path_argument, metavar="FILE", help="a checkpoint of another tool; needs --backbone"
+    )
     parser.add_argument("--backbone", metavar="NAME", help="timm's name of the network in --file")
     parser.add_argument("--stem", default="default", choices=["default", "cifar"], help="of the network in --file")
     parser.add_argument("--mean", type=float, nargs="+", help="of a published network, where it is not known or other")
     parser.add_argument("--std", type=float, nargs="+", help="likewise")
     parser.add_argument("--input-size", type=int, metavar="PIXELS", help="likewise: the side of what the network sees")
-    parser.add_argument("--features", metavar="FILE", help="an npz file: train_x, train_y, test_x, test_y")
+    parser.add_argument(
+        "--features", type=path_argument, metavar="FILE", help="an npz file: train_x, train_y, test_x, test_y"
+    )
     parser.add_argument("--dataset", help="default: the one that the run was trained on")
-    parser.add_argument("--root", type=Path, help="where the data set lies; default: where the run found it")
+    parser.add_argument("--root", type=_path, help="where the data set lies; default: where the run found it")
     parser.add_argument("--image-size", type=int, help="the side to which the images of files are brought")
     parser.add_argument(
         "--layer", default="features", help="features, projection, embedding, output, or a layer of the timm network"
     )
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where features are kept; default: in the run")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers with their protocol")
+    parser.add_argument("--cache", type=_path, metavar="FOLDER", help="where features are kept; default: in the run")
+    parser.add_argument("--json", type=_path, metavar="FILE", help="write the numbers with their protocol")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn: held-out images, few labels, orders")
     if section.needs_teacher:
         parser.add_argument("--teacher", required=True, help="a run folder, timm:NAME or an npz file of features")

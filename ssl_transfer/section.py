@@ -1,25 +1,100 @@
 """What every part of a recipe is made of: strict sections, the kinds of values they hold, and the words of problems."""
 
 import difflib
-from typing import Annotated, Any
+import os
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from ssl_transfer.catalog.presets import PRESETS
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Range = Annotated[tuple[Positive, Positive], Strict(False)]
-Color = Annotated[tuple[float, ...], Strict(False), Field(min_length=1)]
-Counts = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
+AnySection = TypeVar("AnySection", bound="Section")
+Rule = Callable[[AnySection], Iterator[str]]
+_MARK = "_is_rule"
+
+
+class Contradictions(ValueError):
+    """Values that are right one by one and wrong together; ``problems`` has a sentence for each contradiction."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def rule(check: Rule[AnySection]) -> Rule[AnySection]:
+    """Make a method a rule of its section: it yields a sentence for each contradiction among the section's values."""
+    setattr(check, _MARK, True)
+    return check
 
 
 class Section(BaseModel):
-    """A part of a recipe: no unknown keys, no silent conversion, no change after reading."""
+    """A part of a recipe: no unknown keys, no silent conversion, only finite numbers, no change after reading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    What can be said of one value alone belongs to the value's type; what takes several values is a :func:`rule`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def rules(cls) -> list[Callable[[Any], Iterator[str]]]:
+        """The rules of this section and of those it inherits from, in the order in which they are written down."""
+        functions = (value for owner in reversed(cls.__mro__) for value in vars(owner).values())
+        return [value for value in functions if isinstance(value, FunctionType) and hasattr(value, _MARK)]
+
+    @classmethod
+    def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """The section as it was written, with defaults that depend on other keys."""
+        return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, raw: Any) -> Any:
+        return cls.completed(raw) if isinstance(raw, dict) else raw
+
+    @model_validator(mode="after")
+    def _keeps_its_rules(self) -> "Section":
+        problems = [problem for check in self.rules() for problem in check(self)]
+        if problems:
+            raise Contradictions(problems)
+        return self
+
+
+def location(path: str) -> str:
+    """The path that is meant, with the home folder for a ``~`` at its start; no shell puts it there after a ``=``.
+
+    Raises:
+        ValueError: nothing can lie there, or a variable or a placeholder was left in the path.
+    """
+    if not path.strip():
+        raise ValueError("no path is empty: write . for the folder that the program is started in")
+    if left := re.search(r"\{\{|\$\{|\$\w+", path):
+        raise ValueError(f"nothing fills in {left[0]} here: write the path itself")
+    home = os.path.expanduser(path)
+    if home.startswith("~"):
+        raise ValueError(f"there is no home folder {home.partition('/')[0]}: write ./{path} for one of that name here")
+    try:
+        encoded = os.fsencode(home)
+    except UnicodeEncodeError:
+        raise ValueError("this locale knows no such letters in paths: set LC_ALL=C.UTF-8") from None
+    if re.search(r"[\x00-\x1f\x7f]", home) or max(map(len, encoded.split(b"/"))) > 255 or len(encoded) > 3000:
+        raise ValueError("a path has no control characters, at most 255 bytes in each name, and at most 3,000 in all")
+    return home
+
+
+def path_argument(text: str) -> str:
+    """A path from a command line, where no shell expands what stands behind ``--option=`` either.
+
+    Raises:
+        ArgumentTypeError: in argparse's own way, what :func:`location` refuses.
+    """
+    try:
+        return location(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"cannot be {short(text)}: {error}") from None
 
 
 def suggest(given: Any, allowed: Any) -> str:
@@ -30,14 +105,27 @@ def suggest(given: Any, allowed: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as Python writes it, cut where it is long."""
-    text = repr(value)
+    """A value as a recipe has it, cut where it is long."""
+    text = {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def first_line(error: Exception) -> str:
-    """What went wrong, without the library's further lines."""
-    return getattr(error, "problem", None) or str(error).splitlines()[0]
+def _in_float32(value: float) -> float:
+    if value and not 1e-30 <= abs(value) <= 1e30:
+        raise ValueError("float32 holds no such number; write one between 1e-30 and 1e30")
+    return value
+
+
+def _in_order(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"the lower end comes first: write [{ends[1]:g}, {ends[0]:g}]")
+    return ends
+
+
+def _a_color(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, 3):
+        raise ValueError("write one value for gray images, or three for red, green and blue")
+    return values
 
 
 def _known_preset(name: str) -> str:
@@ -46,4 +134,26 @@ def _known_preset(name: str) -> str:
     return name
 
 
+def _no_number(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):  # Python takes 1 for True
+        raise ValueError("write true or false")
+    return value
+
+
+_Float = Annotated[float, AfterValidator(_in_float32)]
+Positive = Annotated[_Float, Field(gt=0)]
+NotNegative = Annotated[_Float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+CountOrZero = Annotated[int, Field(ge=0, lt=2**31)]
+Counts = Annotated[tuple[Count, ...], Strict(False), Field(min_length=1)]
+Range = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_in_order)]
+Shares = Annotated[tuple[Share, Share], Strict(False), AfterValidator(_in_order)]
+Mean = Annotated[tuple[Probability, ...], Strict(False), AfterValidator(_a_color)]  # of pixels from 0 to 1
+Deviation = Annotated[tuple[Share, ...], Strict(False), AfterValidator(_a_color)]
 Preset = Annotated[str, AfterValidator(_known_preset)]
+Location = Annotated[str, AfterValidator(location)]
+TrueOrLeftOut = Annotated[Literal[True], BeforeValidator(_no_number)]
+AutoOrBool = Annotated[Literal["auto", True, False], BeforeValidator(_no_number)]

@@ -1,13 +1,17 @@
 """The command line: what it prints, and with which code it ends."""
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from ssl_transfer import cli
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
+from ssl_transfer.tables import grid
 from tests.test_config import PRETRAIN, ROOT, TRANSFER
 
 
@@ -37,6 +41,10 @@ def test_a_mistake_ends_with_2_and_one_message(folder, capsys):
 def test_only_the_first_process_speaks(folder, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert code_of("run", "recipes/none.yaml") == 2
+    assert "no recipe" in capsys.readouterr().err  # no launcher has set it: there is no first process to speak
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert code_of("run", "recipes/none.yaml") == 2
     assert capsys.readouterr().err == ""
 
 
@@ -47,6 +55,113 @@ def test_show_prints_a_recipe_that_can_be_run_and_says_where(folder, capsys):
     (folder / "copy.yaml").write_text(shown)
     main(["show", "copy.yaml"])
     assert capsys.readouterr().out == shown
+
+
+def test_options_may_stand_anywhere(folder, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr(cli, "_show", given.append)
+    monkeypatch.setattr(cli, "_sweep", given.append)
+    monkeypatch.setattr(cli, "_compare", given.append)
+    monkeypatch.setattr(cli, "_doctor", given.append)
+    small, values = Path("recipes/small.yaml"), ["seed=1", "optim.lr=1"]
+    for words in (
+        "show recipes/small.yaml seed=1 optim.lr=1 --views v.png",
+        "show recipes/small.yaml --views v.png seed=1 optim.lr=1",
+        "show --views v.png recipes/small.yaml seed=1 optim.lr=1",
+        "show recipes/small.yaml seed=1 --views=v.png optim.lr=1",
+    ):
+        main(words.split())
+        shown = given.pop()
+        assert (shown.recipe, shown.overrides, shown.views) == (small, values, Path("v.png")), words
+    main("sweep recipes/small.yaml --out table seed=1 --baseline pkt optim.lr=1".split())
+    swept = given.pop()
+    assert (swept.recipe, swept.overrides, swept.out, swept.baseline) == (small, values, Path("table"), "pkt")
+    main("doctor recipes/small.yaml --images 7 seed=1 optim.lr=1".split())
+    assert (given[0].file, given[0].overrides, given.pop().images) == (small, values, 7)
+    main("compare one --out table two three".split())
+    assert (given[0].runs, given.pop().out) == ([Path("one"), Path("two"), Path("three")], Path("table"))
+    for words in ("show recipes/small.yaml --view v.png --foo seed=1", "ls recipes more", "export runs/x --to y z"):
+        assert code_of(*words.split()) == 2
+        assert "unrecognized arguments" in capsys.readouterr().err
+    assert code_of("doctor", "recipes/small.yaml", "--images", "0") == 2
+    assert "write a whole number from 1 on" in capsys.readouterr().err
+    assert not given
+
+
+def test_paths_of_the_command_line_begin_at_home_behind_a_tilde(folder, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    main(["validate", "~/recipes/small.yaml"])
+    assert str(folder / "recipes/small.yaml") in capsys.readouterr().out
+    assert code_of("compare", "--out=~nobody-of-this-name/x", "runs/a") == 2
+    assert "there is no home folder ~nobody-of-this-name" in capsys.readouterr().err
+
+
+def test_all_problems_of_a_recipe_are_printed(folder, capsys):
+    inner = "task.teacher.recipe."
+    wrong = [f"{inner}train.epochs=3", f"{inner}optim.warmup_epochs=4", "optim.warmup_epochs=9", "model.stem=cifr"]
+    assert code_of("validate", "recipes/smaller.yaml", *wrong) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "ssl-transfer: recipes/smaller.yaml: 3 problems" and len(lines) == 4
+
+
+def in_a_process(*arguments: str, stdout: int, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ssl_transfer", *arguments]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env={**os.environ, **environment})
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_has_seen_enough_is_no_error(folder, monkeypatch, unbuffered):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    reading, writing = os.pipe()
+    os.close(reading)
+    for arguments in (["show", "recipes/smaller.yaml"], ["ls"]):
+        done = in_a_process(*arguments, stdout=writing, PYTHONUNBUFFERED=unbuffered)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+    os.close(writing)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, where every write fails, on this system")
+def test_an_output_that_takes_nothing_is_one_sentence(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with open("/dev/full", "wb") as full:
+        done = in_a_process("show", "recipes/small.yaml", stdout=full.fileno())
+    assert done.returncode == 2
+    assert done.stderr == b"ssl-transfer: nothing more can be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    "locale", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_letters_that_a_terminal_does_not_know_are_spelled_out(folder, monkeypatch, locale):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (folder / "recipes" / "ü.yaml").write_text(f"# ±\n{PRETRAIN}", encoding="utf-8")
+    done = in_a_process("ls", stdout=subprocess.PIPE, **locale)
+    assert (done.returncode, done.stderr) == (0, b"")
+    (line,) = [line for line in done.stdout.splitlines() if b"\\" in line]
+    assert line.split()[1:] == [b"simclr", b"tiny_convnet", b"digits"]
+
+
+def test_too_little_memory_is_one_sentence(folder, capsys, monkeypatch):
+    def fill(given):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB\nmore")
+
+    monkeypatch.setattr(cli, "_validate", fill)
+    assert code_of("validate", "recipes/small.yaml") == 2
+    told = "lower data.batch_size (CUDA out of memory. Tried to allocate 20.00 GiB)"
+    assert capsys.readouterr().err == f"ssl-transfer: the memory does not suffice; {told}\n"
+
+
+def test_a_comma_divides_values_but_not_what_is_quoted_or_bracketed(folder):
+    recipe = folder / "recipes" / "small.yaml"
+    planned = grid.plan(recipe, ["data.split='a,b',it's,c", "score=[{kind: knn, k: [1, 2]}]"])
+    assert [combination.recipe.data.split for combination in planned] == ["a,b", "it's", "c"]
+
+
+def test_a_long_value_leaves_a_name_that_a_folder_can_have(folder):
+    recipe = folder / "recipes" / "small.yaml"
+    planned = grid.plan(recipe, ["data.split=" + ",".join("x" * 240 + end for end in "ab"), "score=[{kind: knn}]"])
+    names = [combination.recipe.name for combination in planned]
+    assert names[0] != names[1] and {len(name) for name in names} == {200}
 
 
 def test_ls_lists_recipes_and_runs_and_survives_a_bad_one(folder, capsys):

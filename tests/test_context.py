@@ -9,6 +9,7 @@ from accelerate.utils import DynamoBackend
 
 from ssl_transfer import config, evaluation
 from ssl_transfer.context import Context
+from ssl_transfer.errors import UserError
 from ssl_transfer.scores.knn import KNN
 from tests.test_config import PRETRAIN
 
@@ -70,3 +71,20 @@ def test_another_recipe_has_its_own_arithmetic_and_leaves_it_behind(load):
         raise ZeroDivisionError
     assert products() == ["tf32", "tf32"]
     assert (context.precision, context.layout) == (torch.bfloat16, torch.channels_last)
+
+
+def test_what_looks_like_markup_is_said_as_it_is(load, first_of_the_process, capsys):
+    Context.start(load()).say("run folder: r[/new]/[red]x :smile:")
+    assert capsys.readouterr().out == "run folder: r[/new]/[red]x :smile:\n"
+
+
+@pytest.mark.parametrize("left_over", ["WORLD_SIZE=2", "WORLD_SIZE=two", "LOCAL_WORLD_SIZE=two", "LOCAL_RANK=0"])
+def test_a_launch_that_the_environment_has_in_part_is_one_sentence(load, monkeypatch, first_of_the_process, left_over):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")  # accelerate adds to the environment: after the test it is as it was
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(*left_over.split("="))
+    with pytest.raises(
+        UserError, match=f"speaks of several processes \\({left_over}\\), .*: start them with accelerate"
+    ):
+        Context.start(load("train.cpu_threads=null"))

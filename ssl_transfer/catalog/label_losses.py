@@ -10,3 +10,6 @@ ARGUMENTS: dict[str, dict[str, float]] = {
     "triplet": {"margin": 0.1},
     "normalized_softmax": {"temperature": 0.05},
 }
+
+# Those that divide, or that a term would turn round with if they were negative.
+POSITIVE = ("alpha", "beta", "temperature")

@@ -6,12 +6,13 @@ applies ``key.path=value`` overrides and validates; what it returns is complete,
 
 from ssl_transfer.config.data import Augment as Augment
 from ssl_transfer.config.data import Data as Data
-from ssl_transfer.config.loading import Loader as Loader
 from ssl_transfer.config.loading import dump as dump
 from ssl_transfer.config.loading import load as load
 from ssl_transfer.config.loading import load_teacher as load_teacher
-from ssl_transfer.config.loading import sentence as sentence
 from ssl_transfer.config.model import Model as Model
+from ssl_transfer.config.problems import problems_of as problems_of
+from ssl_transfer.config.problems import told as told
+from ssl_transfer.config.reading import parse as parse
 from ssl_transfer.config.schema import Recipe as Recipe
 from ssl_transfer.config.schema import differences as differences
 from ssl_transfer.config.schema import identity as identity

@@ -1,89 +1,147 @@
 """``data``: images, and how a batch of views is drawn from them."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ssl_transfer.catalog.presets import PRESETS
-from ssl_transfer.section import Count, NotNegative, Preset, Probability, Range, Section
+from ssl_transfer.section import (
+    AutoOrBool,
+    Count,
+    CountOrZero,
+    Location,
+    NotNegative,
+    Preset,
+    Probability,
+    Range,
+    Section,
+    Shares,
+    rule,
+)
 
 HELD_OUT = "held_out"  # as ``test``: what ``held_out`` keeps from training
 
 
 class Augment(Section):
-    """How a view is made: a preset, and any parameter of :class:`ssl_transfer.data.Augment` that should differ."""
+    """How a view is made: a preset, and each setting of :class:`ssl_transfer.data.Augment` that should be another.
 
-    preset: Preset
-    crop_scale: Range | None = None
-    crop_ratio: Range | None = None
-    crop_padding: Annotated[int, Field(ge=0)] | None = None
-    flip: Probability | None = None
-    color_jitter: Probability | None = None
-    brightness: NotNegative | None = None
-    contrast: NotNegative | None = None
-    saturation: NotNegative | None = None
-    hue: Annotated[float, Field(ge=0, le=0.5)] | None = None
-    grayscale: Probability | None = None
-    blur: Probability | None = None
-    blur_sigma: Range | None = None
-    solarize: Probability | None = None
-    solarize_threshold: Probability | None = None
-    cutout: Annotated[int, Field(ge=0)] | None = None
+    The steps follow each other in the order of the keys. What is left out is as the preset has it.
+    """
+
+    preset: Preset  # simclr, moco_v1, moco_v2, moco_v3, byol, weak, crop, digits or eval: docs/data.md
+    crop_scale: Shares | None = None  # lowest and highest share of the image's area that a random crop covers
+    crop_ratio: Range | None = None  # lowest and highest width of a crop divided by its height
+    crop_padding: CountOrZero | None = None  # pixels by which the image is mirrored outwards before a crop of full size
+    flip: Probability | None = None  # probability that left and right change places
+    color_jitter: Probability | None = None  # probability that the next four are changed, in random order
+    brightness: NotNegative | None = None  # b: the factor is drawn between 1 - b (at least 0) and 1 + b
+    contrast: NotNegative | None = None  # likewise
+    saturation: NotNegative | None = None  # likewise
+    hue: Annotated[float, Field(ge=0, le=0.5)] | None = None  # furthest turn to either side, 0.5 being half the circle
+    grayscale: Probability | None = None  # probability that colors become grays
+    blur: Probability | None = None  # probability of a Gaussian blur
+    blur_sigma: Range | None = None  # lowest and highest standard deviation of the blur, in pixels
+    solarize: Probability | None = None  # probability that bright values are inverted
+    solarize_threshold: Probability | None = None  # value from which on they are, between 0 (black) and 1
+    cutout: CountOrZero | None = None  # side in pixels of a gray square somewhere in the view; 0: none
 
     def views(self, count: int) -> list[dict[str, Any]]:
         """The keyword arguments of each view's augmentation; a preset with fewer views than asked for is cycled."""
-        changed = self.model_dump(exclude={"preset"}, exclude_none=True)
+        changed = {name: value for name, value in self if name != "preset" and value is not None}
         preset = PRESETS[self.preset]
         return [{**preset[view % len(preset)], **changed} for view in range(count)]
 
+    @rule
+    def _crops_in_one_way(self) -> Iterator[str]:
+        for view in self.views(1):
+            scale, padding = view.get("crop_scale"), view.get("crop_padding")
+            if scale and padding:
+                yield (
+                    f"crop_scale {list(scale)} and crop_padding {padding} are two ways to crop, one perhaps of the "
+                    f"preset {self.preset}: leave one out, take another preset, or set crop_padding: 0"
+                )
 
-Decoded = Literal["folder", "hf", "webdataset", "cub", "cars", "sop", "in_shop"]  # files of any size
+
+Decoded = Literal["folder", "hf", "webdataset", "cub", "cars", "sop", "in_shop"]  # files, of images of any size
 Dataset = Literal["digits", "cifar10", "cifar100", "stl10", Decoded]
+_SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "stl10": 96}  # in pixels, of what comes as arrays
 
 
 class Data(Section):
-    """Images, and how a batch of views is drawn from them."""
+    """Images, and how a batch of views is drawn from them; docs/data.md tells more.
+
+    An image of a file is first brought to a square of ``image_size``. Of that square a view is made, which is what the
+    network sees in training, ``crop_size`` pixels wide. In scoring the network sees the middle of the square, as wide
+    as a view. Without ``crop_size`` both are as wide as the square.
+
+    There are three sets of images. The network trains on those of ``split``; probes learn from ``train``, with labels;
+    scores are of ``test``. Left out, they are the data set's own splits train, train and test. ``images`` and
+    ``held_out`` take parts of what is trained on, for training and for probes alike, the same ones for every seed.
+    """
 
     dataset: Dataset
-    root: str = "data"
-    download: bool = True
-    split: str | None = None  # what is trained on, such as unlabeled of stl10; null: what train names
-    train: str | None = None  # the labeled images that probes learn from; null: the data set's split train
-    test: str | None = None  # those that are scored; null: its split test
-    image_size: Count | None = None  # side in pixels to which the images of files are brought
-    on_error: Literal["raise", "skip"] = "raise"  # what to do with images that cannot be decoded
-    resident: Literal["auto", True, False] = "auto"  # hold all images, or decode when needed; auto: hold up to 4 GiB
-    workers: Annotated[int, Field(ge=0)] | None = None  # that decode, for each process; null: one for each of its cores
-    crop_size: Count | None = None  # side of a view, and of the middle that is scored; null: the whole image
-    train_classes: Count | None = None  # of a folder: so many of its sorted classes train, the others are for testing
-    images: Count | None = None  # train on so many, the same whatever the seed; null: on all
-    held_out: Count | None = None  # of the split that is trained on: for monitor, and for scores with test: held_out
-    batch_size: Annotated[int, Field(ge=2)]  # images per step over all processes
-    per_class: Count | None = None  # images of a class in a batch; null: an epoch visits every image once
-    views: Count = 2
-    fixed_views: Count | None = None  # versions of each image, seen over and over; null: a new one each epoch
-    augment: Augment  # a preset's name alone is short for {preset: name}
+    root: Location = "data"  # the folder in which the data set lies, or to which it is downloaded; digits needs none
+    download: bool = True  # fetch cifar10, cifar100 and stl10 where their files are missing; others never are
+    split: Location | None = None  # split that is trained on, such as unlabeled of stl10; null: the one of train
+    train: Location | None = None  # split whose images and labels probes learn from; null: the split train
+    test: Location | None = None  # split that is scored, or held_out: the images that held_out keeps; null: test
+    image_size: Count | None = (
+        None  # side in pixels to which images of files are brought; of files alone, which need it
+    )
+    on_error: Literal["raise", "skip"] = "raise"  # images that cannot be decoded: stop and list them, or leave them out
+    resident: AutoOrBool = "auto"  # true: hold all images in memory; false: decode as needed; auto: hold up to 4 GiB
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None  # processes that decode, for each training process;
+    # null: as many as the training process has cores
+    crop_size: Count | None = None  # side in pixels of a view, and of the middle that is scored; null: the whole image
+    train_classes: Count | None = None  # of a folder: the first this many classes by name train, the others are test
+    images: Count | None = None  # train on this many images alone; null: on all
+    held_out: Count | None = None  # keep this many images from training, for score monitor and for test: held_out
+    batch_size: Annotated[int, Field(ge=2, lt=2**31)]  # images of a step, all processes together
+    per_class: Count | None = None  # images of each class in a batch, by label; null: an epoch has each image once
+    views: Annotated[int, Field(ge=1, le=100)] = 2  # of each image of a batch; self-supervised pretraining takes two
+    fixed_views: Count | None = None  # versions of each view, one an epoch, over and over; null: a new one each epoch
+    augment: Augment  # how views are made; the name of a preset alone is short for {preset: name}
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Data":
-        decoded = self.dataset in get_args(Decoded)
-        if decoded != (self.image_size is not None):
-            raise ValueError(
-                f"dataset {self.dataset} needs image_size, the side in pixels to which its images are brought"
-                if decoded
-                else f"the images of {self.dataset} have their size: leave out image_size"
-            )
-        if self.resident is False and not decoded:
-            raise ValueError(f"{self.dataset} is always held in memory: leave out resident")
-        if self.crop_size is not None and self.image_size is not None and self.crop_size > self.image_size:
-            raise ValueError(f"crop_size is {self.crop_size} but image_size only {self.image_size}")
+    @rule
+    def _only_files_have_an_image_size(self) -> Iterator[str]:
+        if self._is_of_files and self.image_size is None:
+            yield f"dataset {self.dataset} needs image_size, the side in pixels to which its images are brought"
+        if not self._is_of_files and self.image_size is not None:
+            yield f"the images of {self.dataset} have their size: leave out image_size"
+
+    @rule
+    def _only_files_are_decoded_as_needed(self) -> Iterator[str]:
+        if self.resident is False and not self._is_of_files:
+            yield f"{self.dataset} is always held in memory: leave out resident"
+
+    @rule
+    def _a_view_is_no_larger_than_the_image(self) -> Iterator[str]:
+        if self.crop_size is None:
+            return
+        if self.image_size is not None and self.crop_size > self.image_size:
+            yield f"crop_size is {self.crop_size} but image_size only {self.image_size}"
+        if self.crop_size > (own := _SIDES.get(self.dataset, self.crop_size)):
+            yield f"crop_size is {self.crop_size} but images of {self.dataset} are only {own} pixels wide"
+
+    @rule
+    def _only_folders_divide_their_classes(self) -> Iterator[str]:
         if self.train_classes is not None and self.dataset != "folder":
-            raise ValueError(f"train_classes is for dataset folder: {self.dataset} has a split of its own")
+            yield f"train_classes is for dataset folder: {self.dataset} has a split of its own"
+
+    @rule
+    def _a_batch_has_whole_classes(self) -> Iterator[str]:
         if self.per_class is not None and self.batch_size % self.per_class:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of per_class {self.per_class}")
-        if self.test == HELD_OUT and self.held_out is None and not decoded:
-            raise ValueError(f"test is {HELD_OUT}: say with held_out how many images of {self.splits['training']}")
-        return self
+            yield f"batch_size {self.batch_size} is not a multiple of per_class {self.per_class}"
+
+    @rule
+    def _what_is_tested_was_held_out(self) -> Iterator[str]:
+        if self.test == HELD_OUT and self.held_out is None and not self._is_of_files:
+            yield f"test is {HELD_OUT}: say with held_out how many images of {self.splits['training']}"
+
+    @property
+    def _is_of_files(self) -> bool:
+        return self.dataset in get_args(Decoded)
 
     @property
     def tests_held_out(self) -> bool:

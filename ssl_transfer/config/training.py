@@ -1,63 +1,75 @@
 """``optim`` and ``train``: the optimizer, and how long, how precisely and where it runs."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from ssl_transfer.section import Count, Counts, NotNegative, Positive, Section
+from ssl_transfer.section import (
+    BelowOne,
+    Count,
+    Counts,
+    Location,
+    NotNegative,
+    Positive,
+    Section,
+    TrueOrLeftOut,
+    rule,
+)
 
 
 class Lars(Section):
     """How LARS adapts the rate of a weight: ``trust_coefficient * |weight| / |gradient|``, times the learning rate."""
 
     trust_coefficient: Positive = 0.001
-    trust_clip: bool = False  # not times the learning rate, but at most it (LARC)
+    trust_clip: bool = False  # true: the adapted rate is at most the learning rate, and not multiplied by it (LARC)
 
 
 class Optim(Section):
     """The optimizer, and its learning rate as a function of the step."""
 
     name: Literal["sgd", "adamw", "lars"]
-    lr: Positive
+    lr: Positive  # the highest learning rate, which is that of the whole batch: nothing scales it by batch_size
     weight_decay: NotNegative = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    decay_all: Literal[True] | None = None  # weight decay also of biases and norms, as torch's optimizers have it
-    lars: Lars | None = None  # null: its defaults
-    schedule: Literal["cosine", "constant", "multi_step"] = "cosine"
-    milestones: Counts | None = None  # of multi_step: the epochs from which on the rate is a tenth of what it was
-    warmup_epochs: NotNegative = 0.0
-    final_lr: NotNegative = 0.0
+    momentum: BelowOne = 0.9  # of sgd and lars; adamw has the betas 0.9 and 0.999 whatever this says
+    decay_all: TrueOrLeftOut | None = None  # also decay biases and the weights of norms, as torch's optimizers do
+    lars: Lars | None = None  # settings of the optimizer lars; null: its defaults
+    schedule: Literal["cosine", "constant", "multi_step"] = "cosine"  # how the learning rate goes on from lr
+    milestones: Counts | None = None  # of multi_step: after each of these epochs the learning rate is divided by ten
+    warmup_epochs: NotNegative = 0.0  # of cosine: epochs in which the learning rate rises from 0 to lr, in even steps
+    final_lr: NotNegative = 0.0  # of cosine: the learning rate after the last epoch
 
-    @model_validator(mode="after")
-    def _lars_of_lars(self) -> "Optim":
+    @rule
+    def _only_lars_has_settings_of_lars(self) -> Iterator[str]:
         if self.lars is not None and self.name != "lars":
-            raise ValueError(f"lars settings are for the optimizer lars, name is {self.name}: leave them out")
-        return self
+            yield f"lars settings are for the optimizer lars, name is {self.name}: leave them out"
 
-    @model_validator(mode="after")
-    def _milestones_of_multi_step(self) -> "Optim":
-        if (self.schedule == "multi_step") != (self.milestones is not None):
-            raise ValueError(
-                f"schedule {self.schedule} with milestones {self.milestones}: give them with multi_step, only then"
-            )
-        if self.milestones is not None and self.warmup_epochs:
-            raise ValueError("multi_step has no warm-up: leave out warmup_epochs, or take schedule cosine")
-        return self
+    @rule
+    def _only_multi_step_has_milestones(self) -> Iterator[str]:
+        if self.milestones is not None and self.schedule != "multi_step":
+            yield f"schedule {self.schedule} with milestones {list(self.milestones)}: they are for multi_step alone"
+        if self.milestones is None and self.schedule == "multi_step":
+            yield "schedule multi_step needs milestones, the epochs after which the learning rate falls"
+
+    @rule
+    def _multi_step_has_no_warm_up(self) -> Iterator[str]:
+        if self.schedule == "multi_step" and self.warmup_epochs:
+            yield "multi_step has no warm-up: leave out warmup_epochs, or take schedule cosine"
 
 
 class Train(Section):
     """How long, how precisely, and what is kept."""
 
-    epochs: Count
-    steps: Count | None = None  # stop after so many steps; the learning rate is still planned for all epochs
-    precision: Literal["auto", "bf16", "full"] = "auto"  # auto: bf16 where the hardware multiplies it
-    compile: bool = False  # the network and the making of views, by torch.compile; on a CPU it needs a C++ compiler
-    micro_batch_size: Count | None = None  # views embedded at a time, over all processes, and batch norm sees as many
-    clip_norm: Positive | None = None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of an average of the weights, scored and exported
-    sync_batch_norm: bool = True
-    checkpoint_every: Count = 10  # epochs
-    log_every: Count = 20  # steps between flushes of metrics.jsonl
-    tracker: Literal["tensorboard", "wandb"] | None = None
-    cpu_threads: Count | None = None  # null: the machine's cores divided by its processes
-    runs: str = "runs"
+    epochs: Count  # passes over the images that are trained on
+    steps: Count | None = None  # stop after this many steps, with the learning rate still planned for all epochs
+    precision: Literal["auto", "bf16", "full"] = "auto"  # auto: bf16 where the hardware multiplies it; full: float32
+    compile: bool = False  # compile the network and the making of views; on a CPU this needs a C++ compiler
+    micro_batch_size: Count | None = None  # views embedded at a time, over all processes; null: the whole batch
+    clip_norm: Positive | None = None  # the largest norm of the gradient of all parameters; null: no limit
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of averaged weights, which are then the result
+    sync_batch_norm: bool = True  # normalize by the batches of all processes, not by each process's own
+    checkpoint_every: Count = 10  # epochs between two checkpoints, from which a stopped run goes on
+    log_every: Count = 20  # steps between two writes to metrics.jsonl, which has a line for every step
+    tracker: Literal["tensorboard", "wandb"] | None = None  # where the metrics go besides
+    cpu_threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # of each process; null: its share of the cores
+    runs: Location = "runs"  # the folder in which the run gets a folder of its own

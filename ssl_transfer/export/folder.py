@@ -55,9 +55,9 @@ def export_run(
         try:
             temporary.mkdir(parents=True)
             artifact = FORMATS[file_format](temporary, model, spec)
-            (temporary / "recipe.yaml").write_text(config.dump(recipe))
+            (temporary / "recipe.yaml").write_text(config.dump(recipe), encoding="utf-8")
             card = model_card(run, recipe, info, model, spec, artifact, location=push_to_hub)
-            (temporary / "README.md").write_text(card)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
             os.replace(temporary, to)
         except OSError as error:
             raise UserError(f"cannot write {to} ({error.strerror or error})") from error

@@ -28,7 +28,7 @@ def write_report(folder: Path) -> Path:
     from jinja2 import Environment, StrictUndefined  # loaded by the process that writes reports, and no other
 
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = page.from_string(files("ssl_transfer.report").joinpath("page.html.j2").read_text())
+    template = page.from_string(files("ssl_transfer.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
     path = folder / "report.html"
     write_text(path, template.render(_content(folder)))
     return path

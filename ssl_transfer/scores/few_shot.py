@@ -25,7 +25,7 @@ class FewShot(ScoreSection):
     kind: Literal["few_shot"] = "few_shot"
     labels_per_class: Annotated[tuple[Count, ...], Strict(False)] = Field((1, 10), description="labeled images of each")
     fractions: Annotated[tuple[Fraction, ...], Strict(False)] = Field((), description="of each class: 0.01 0.1")
-    draws: Annotated[int, Field(ge=2)] = Field(10, description="of the labeled images")
+    draws: Annotated[int, Field(ge=2, lt=2**31)] = Field(10, description="of the labeled images")
 
     @property
     def _amounts(self) -> list[int | float]:

@@ -1,12 +1,13 @@
 """Weighted nearest neighbors in the training split."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict
 
 from ssl_transfer.scores.base import Measuring, Metric, ScoredImages, ScoreSection, four, metric_word, score, words
 from ssl_transfer.scores.score import Score
-from ssl_transfer.section import Counts, Positive
+from ssl_transfer.section import Counts, Positive, rule
 
 if TYPE_CHECKING:
     from ssl_transfer.features.model_features import ModelFeatures
@@ -29,11 +30,10 @@ class KNN(ScoreSection):
     metric: Metric = Field("cosine", description="euclidean is for a majority vote")
     weighted: bool = Field(True, description="off: every vote weighs one")
 
-    @model_validator(mode="after")
-    def _weights_are_of_cosines(self) -> "KNN":
+    @rule
+    def _weights_are_of_cosines(self) -> Iterator[str]:
         if self.weighted and self.metric != "cosine":
-            raise ValueError(f"metric {self.metric} has no cosines to weigh votes by: set weighted: false")
-        return self
+            yield f"metric {self.metric} has no cosines to weigh votes by: set weighted: false"
 
     @property
     def _temperatures(self) -> list[float]:

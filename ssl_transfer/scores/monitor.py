@@ -17,7 +17,7 @@ class Monitor(ScoreSection):
 
     kind: Literal["monitor"] = "monitor"
     every: Count = Field(description="epochs between two times")
-    images: Annotated[int, Field(ge=2)] = Field(5000, description="that are looked at")
+    images: Annotated[int, Field(ge=2, lt=2**31)] = Field(5000, description="that are looked at")
     k: Count = Field(20, description="neighbors that classify an image")
 
     def columns(self) -> list[str]:

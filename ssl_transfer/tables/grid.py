@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from ssl_transfer import config, runs
+from ssl_transfer.config.schema import LONGEST_NAME
 from ssl_transfer.errors import UserError
 from ssl_transfer.section import suggest
 from ssl_transfer.tables.methods import Settings, labels
@@ -53,8 +54,7 @@ def plan(path: Path, overrides: Sequence[str], *, baseline: str | None = None) -
             found.append(Combination(values, recipe))
     lines = [_located(problem, places) for problem, places in problems.items()] or _unfit(found, baseline)
     if lines:
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise UserError(f"{path}: {count}\n" + "\n".join(f"  {line}" for line in lines))
+        raise UserError(config.told(path, lines))
     known = _known(Path(found[0].recipe.train.runs))
     return [_named(combination, known) for combination in found]
 
@@ -67,11 +67,11 @@ def _choices(override: str) -> tuple[str, list[str] | list[None]]:
 
 def _split(text: str) -> list[str]:
     """``text`` cut at its commas, but for those within brackets, braces or quotes."""
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, before = [""], 0, "", ""
     for letter in text:
         if quote:
             quote = "" if letter == quote else quote
-        elif letter in "'\"":
+        elif letter in "'\"" and before in ("", *",[{:"):  # an apostrophe within a word is none
             quote = letter
         elif letter in "[{":
             depth += 1
@@ -79,8 +79,10 @@ def _split(text: str) -> list[str]:
             depth -= 1
         elif letter == "," and depth == 0:
             parts.append("")
+            before = ""
             continue
         parts[-1] += letter
+        before = letter if letter != " " else before
     return parts
 
 
@@ -132,9 +134,11 @@ def _known(folder: Path) -> dict[str, str]:
 
 def _named(combination: Combination, known: Mapping[str, str]) -> Combination:
     """The combination under the name that its run has already, else ``digits-transfer-rkd-seed1`` after its values."""
-    recipe = combination.recipe
-    words = [recipe.name, *(_word(key, value) for key, value in combination.values.items())]
-    name = known.get(config.identity_hash(recipe), "-".join(words))
+    recipe, own = combination.recipe, config.identity_hash(combination.recipe)
+    name = "-".join([recipe.name, *(_word(key, value) for key, value in combination.values.items())])
+    if len(name) > LONGEST_NAME:
+        name = f"{name[: LONGEST_NAME - len(own) - 1]}-{own}"
+    name = known.get(own, name)
     return Combination(combination.values, recipe.model_copy(update={"name": name}))
 
 

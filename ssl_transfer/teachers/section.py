@@ -1,12 +1,13 @@
 """``task.teacher``: where a teacher comes from, and which of its outputs is transferred."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator
 
 from ssl_transfer.catalog.checkpoint_formats import FORMATS
-from ssl_transfer.section import Color, Count, Section, suggest
+from ssl_transfer.section import Count, Deviation, Location, Mean, Section, location, rule, suggest
 
 if TYPE_CHECKING:
     from ssl_transfer.config.schema import Recipe
@@ -17,6 +18,12 @@ def _known_format(name: str) -> str:
     if name not in names:
         raise ValueError(f"there is no such format{suggest(name, names)}")
     return name
+
+
+def _located(name: str) -> str:
+    """timm's name of a network; a folder is one too."""
+    scheme, colon, folder = name.partition(":")
+    return f"{scheme}:{location(folder)}" if scheme == "local-dir" and colon else name
 
 
 SOURCES = ("recipe", "checkpoint", "timm", "torchvision", "file")
@@ -30,33 +37,50 @@ class Teacher(Section):
     """
 
     recipe: "Recipe | None" = None
-    checkpoint: str | None = None  # a run folder, or one written by export
-    timm: str | None = None  # pretrained; also hf-hub:OWNER/NAME and local-dir:FOLDER
+    checkpoint: Location | None = None  # a run folder, or one written by export
+    timm: Annotated[str, AfterValidator(_located)] | None = (
+        None  # pretrained; also hf-hub:OWNER/NAME and local-dir:FOLDER
+    )
     torchvision: str | None = None  # pretrained, as resnet50 or resnet50.IMAGENET1K_V1
-    file: str | None = None  # a checkpoint of another tool
+    file: Location | None = None  # a checkpoint of another tool
     format: Annotated[str, AfterValidator(_known_format)] | None = None  # of the file; null and auto: by its names
     backbone: str | None = None  # timm's name of the network in the file
     stem: Literal["default", "cifar"] | None = None
-    mean: Color | None = None
-    std: Color | None = None
+    mean: Mean | None = None
+    std: Deviation | None = None
     image_size: Count | None = None
     output: Literal["features", "projection", "embedding", "logits"] = "features"
     memory: Literal["none", "float16", "float32"] | None = None  # of fixed views; null: float16
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "Teacher":
-        given = [key for key in SOURCES if getattr(self, key) is not None]
+    @rule
+    def _comes_from_one_place(self) -> Iterator[str]:
+        given = self._sources
         if len(given) != 1:
-            raise ValueError(f"give exactly one of {', '.join(SOURCES)}; given: {', '.join(given) or 'none'}")
-        source = given[0]
-        if source == "file" and self.backbone is None:
-            raise ValueError("file needs backbone, timm's name of the network in it, for example backbone: resnet50")
-        allowed = {"file": ("format", "backbone", "stem", *_PREPARED), "timm": _PREPARED, "torchvision": _PREPARED}
-        keys = ("format", "backbone", "stem", *_PREPARED)
-        extra = [key for key in keys if getattr(self, key) is not None and key not in allowed.get(source, ())]
-        if extra:
-            raise ValueError(f"{', '.join(extra)} cannot be given with {source}, which brings its own: leave out")
-        return self
+            yield f"give exactly one of {', '.join(SOURCES)}; given: {', '.join(given) or 'none'}"
+
+    @rule
+    def _a_file_is_of_a_known_network(self) -> Iterator[str]:
+        if self.file is not None and self.backbone is None:
+            yield "file needs backbone, timm's name of the network in it, for example backbone: resnet50"
+
+    @rule
+    def _has_nothing_that_its_source_brings(self) -> Iterator[str]:
+        prepared = ("mean", "std", "image_size")
+        described = ("format", "backbone", "stem", *prepared)
+        allowed = {"file": described, "timm": prepared, "torchvision": prepared}
+        for source in self._sources if len(self._sources) == 1 else ():
+            extra = [key for key in described if getattr(self, key) is not None and key not in allowed.get(source, ())]
+            if extra:
+                yield f"{', '.join(extra)} cannot be given with {source}, which brings its own: leave out"
+
+    @rule
+    def _mean_and_std_are_of_the_same_colors(self) -> Iterator[str]:
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            yield f"mean has {len(self.mean)} values and std {len(self.std)}: give both for the same colors"
+
+    @property
+    def _sources(self) -> list[str]:
+        return [key for key in SOURCES if getattr(self, key) is not None]
 
     @property
     def title(self) -> str:
@@ -66,6 +90,3 @@ class Teacher(Section):
         if self.file is not None:
             return f"{self.backbone} of {Path(self.file).name}"
         return self.timm or self.torchvision or Path(self.checkpoint or "").name
-
-
-_PREPARED = ("mean", "std", "image_size")

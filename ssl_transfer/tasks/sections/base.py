@@ -45,6 +45,11 @@ class TaskSection(Section):
         return self.classifies
 
     @property
+    def rows_needed(self) -> int:
+        """How many views a batch must have at least, over all processes."""
+        return 2
+
+    @property
     def lr_scales(self) -> dict[str, float]:
         """Factors of the learning rate for parts of the task, by the names of its submodules."""
         return {}

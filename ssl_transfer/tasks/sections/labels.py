@@ -1,11 +1,10 @@
 """Learning from labels: metric learning and classification."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
-
-from ssl_transfer.catalog.label_losses import ARGUMENTS
-from ssl_transfer.section import NotNegative, Positive, suggest
+from ssl_transfer.catalog.label_losses import ARGUMENTS, POSITIVE
+from ssl_transfer.section import BelowOne, NotNegative, Positive, rule, suggest
 from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
 
 if TYPE_CHECKING:
@@ -21,16 +20,23 @@ class Metric(TaskSection):
     proxy_lr_scale: Positive = 100.0  # of the loss's proxies, if it has any, to optim.lr
     freeze_batch_norm: bool = False  # keep the statistics of the pretrained weights
 
-    @model_validator(mode="before")
     @classmethod
-    def _complete_settings(cls, raw: Any) -> Any:
-        arguments = ARGUMENTS.get(raw.get("loss", "proxy_anchor"))
-        given = raw.get("settings", {})
+    def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """With the settings of the loss that are left out."""
+        loss, given = raw.get("loss", "proxy_anchor"), raw.get("settings", {})
+        arguments = ARGUMENTS.get(loss) if isinstance(loss, str) else None
         if arguments is None or not isinstance(given, dict):  # told in the field's own words
             return raw
-        for name in given.keys() - arguments.keys():
-            raise ValueError(f"settings has no key {name!r}{suggest(name, arguments)}")
         return {**raw, "settings": arguments | given}
+
+    @rule
+    def _settings_are_arguments_of_the_loss(self) -> Iterator[str]:
+        arguments = ARGUMENTS[self.loss]
+        for name, value in self.settings.items():
+            if name not in arguments:
+                yield f"settings has no key {name!r}{suggest(name, arguments)}"
+            elif value <= 0 and name in POSITIVE:
+                yield f"settings.{name} is {value:g}: give a number above 0"
 
     @property
     def learns_labels(self) -> bool:
@@ -64,7 +70,7 @@ class Classify(TaskSection):
     """Learn labels by cross entropy."""
 
     kind: Literal["classify"]
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: BelowOne = 0.0
     mixup: NotNegative = 0.0  # a of Beta(a, a), the share of an image in its mixture with another; 0: off
     cutmix: NotNegative = 0.0  # the same for a pasted box; where both are on, each is taken half of the time
 

@@ -5,12 +5,13 @@ HobbitLong/RepDistiller (``run_cifar_distill.sh``). ``beside_labels`` is what a 
 ``labels: true``: RepDistiller's, made for CIFAR-100 and SGD, where it has the loss; 1 where nothing is published.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from ssl_transfer.section import Count, NotNegative, Positive
+from ssl_transfer.section import BelowOne, Count, NotNegative, Positive, TrueOrLeftOut, rule
 from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
 from ssl_transfer.teachers.section import Teacher
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from ssl_transfer.models import Frozen
     from ssl_transfer.tasks import transfer as modules
+
+Neighbors = Annotated[int, Field(ge=2, lt=2**31)]
 
 
 class Transfer(TaskSection):
@@ -33,12 +36,12 @@ class Transfer(TaskSection):
     compares_maps: ClassVar[bool] = False  # not embeddings
 
     teacher: Teacher
-    labels: Literal[True] | None = None
+    labels: TrueOrLeftOut | None = None
     cross_entropy: NotNegative | None = None  # its weight beside the transfer's
 
-    @model_validator(mode="before")
     @classmethod
-    def _complete_weights(cls, raw: Any) -> Any:
+    def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        """With the weights that are published beside labels, and the teacher's output that goes with them."""
         if raw.get("labels") is not True:
             return raw
         teacher = raw.get("teacher")
@@ -46,11 +49,10 @@ class Transfer(TaskSection):
             raw = {**raw, "teacher": {"output": "logits", **teacher}}
         return {**cls.beside_labels, **raw}
 
-    @model_validator(mode="after")
-    def _labels_are_learned_by_cross_entropy(self) -> "Transfer":
+    @rule
+    def _labels_are_learned_by_cross_entropy(self) -> Iterator[str]:
         if self.cross_entropy is not None and self.labels is None:
-            raise ValueError(f"cross_entropy is {self.cross_entropy:g} but no labels are learned; add labels: true")
-        return self
+            yield f"cross_entropy is {self.cross_entropy:g} but no labels are learned; add labels: true"
 
     @property
     def classifies(self) -> bool:
@@ -120,7 +122,12 @@ class RelaxedContrastive(Relational):
     sigma: Positive = 1.0
     delta: Positive = 1.0
     affinity: Literal["gaussian", "contextual"] = "gaussian"
-    neighbors: Count = 10  # of the contextual affinity
+    neighbors: Neighbors = 10  # of the contextual affinity
+
+    @property
+    def rows_needed(self) -> int:
+        """The contextual affinity looks for neighbors in the batch."""
+        return self.neighbors if self.affinity == "contextual" else super().rows_needed
 
 
 class RelaxedMultiSimilarity(Relational):
@@ -135,7 +142,12 @@ class RelaxedMultiSimilarity(Relational):
     alpha: Positive = 1.0
     beta: Positive = 2.0
     affinity: Literal["gaussian", "contextual"] = "gaussian"
-    neighbors: Count = 10
+    neighbors: Neighbors = 10  # of the contextual affinity
+
+    @property
+    def rows_needed(self) -> int:
+        """The contextual affinity looks for neighbors in the batch."""
+        return self.neighbors if self.affinity == "contextual" else super().rows_needed
 
 
 class PKT(Relational):
@@ -153,8 +165,13 @@ class DarkRank(Relational):
     kind: Literal["dark_rank"]
     weight: Positive = 1.0  # LabelRelaxation
     alpha: Positive = 3.0
-    beta: Positive = 3.0
+    beta: Annotated[Positive, Field(ge=1)] = 3.0  # below 1 the gradient is infinite at a distance of zero
     length: Count = 4
+
+    @property
+    def rows_needed(self) -> int:
+        """An image and its ranked neighbors."""
+        return self.length + 1
 
 
 class SimilarityPreserving(Relational):
@@ -173,8 +190,8 @@ class CorrelationCongruence(Relational):
 
     kind: Literal["correlation_congruence"]
     weight: Positive = 0.02  # RepDistiller, whose form differs from the paper's
-    gamma: Positive = 0.4
-    order: Count = 2
+    gamma: Annotated[Positive, Field(le=20)] = 0.4  # beyond, only equal rows would be alike
+    order: Annotated[int, Field(ge=1, le=20)] = 2  # of the series that stands for the Gaussian kernel
 
 
 class RKD(Transfer):
@@ -233,7 +250,7 @@ class CRD(Transfer):
     width: Count = 128
     negatives: Count = 4096
     temperature: Positive = 0.07
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    momentum: BelowOne = 0.5
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
         """See :class:`ssl_transfer.tasks.transfer.CRD`."""
