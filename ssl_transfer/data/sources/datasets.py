@@ -17,11 +17,11 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10
 from torchvision.datasets.utils import check_integrity
 
 from ssl_transfer.data.images import Images
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 from ssl_transfer.data.sources.fine_grained import PUBLISHED, find_fine_grained
 from ssl_transfer.data.sources.folder import find_folder
 from ssl_transfer.data.sources.hugging_face import find_saved
-from ssl_transfer.data.sources.materialize import open_pictures
+from ssl_transfer.data.sources.materialize import materialize
 from ssl_transfer.data.sources.shards import find_shards
 
 Loader = Callable[[Path, str, bool], Images]  # (root, split, download)
@@ -46,7 +46,7 @@ def load_images(
     """The images of one split of a data set, from the files under ``root`` (``digits`` needs none).
 
     What is not published as arrays (:data:`DECODED`) needs ``image_size``; ``on_error``, ``resident``, ``workers``,
-    ``memory`` and ``decode`` are those of :func:`ssl_transfer.data.sources.materialize.open_pictures`. With
+    ``memory`` and ``decode`` are those of :func:`ssl_transfer.data.sources.materialize.materialize`. With
     ``train_classes`` a folder's classes are split as :func:`ssl_transfer.data.sources.fine_grained.find_fine_grained`
     does. Every data set has the splits train and test; ``stl10`` has unlabeled and train+unlabeled too, and its ten
     predefined folds (``folds`` of the split train); ``folder``, ``hf`` and ``webdataset`` have what their files give.
@@ -54,7 +54,7 @@ def load_images(
     if dataset in DECODED:
         if image_size is None:
             raise ValueError(f"dataset {dataset} needs image_size, the side in pixels to which its images are brought.")
-        images = open_pictures(
+        images = materialize(
             _find(dataset, Path(root), split, train_classes),
             image_size=image_size,
             on_error=on_error,
@@ -75,7 +75,7 @@ def load_images(
     return load(Path(root), split, download)
 
 
-def _find(dataset: str, root: Path, split: str, train_classes: int | None) -> Pictures:
+def _find(dataset: str, root: Path, split: str, train_classes: int | None) -> EncodedImages:
     if dataset in PUBLISHED or train_classes is not None:
         return find_fine_grained(dataset, root, split, train_classes=train_classes)
     return {"folder": find_folder, "hf": find_saved, "webdataset": find_shards}[dataset](root, split)

@@ -21,7 +21,7 @@ _ROWS_A_THREAD = 16  # taken at a time
 
 
 @runtime_checkable
-class Encoded(Protocol):
+class Storage(Protocol):
     """The bytes of images by their place; picklable, since worker processes read them."""
 
     def __len__(self) -> int: ...
@@ -43,7 +43,7 @@ class Encoded(Protocol):
         ...
 
 
-class Files:
+class FileStorage:
     """One file for each image."""
 
     def __init__(self, paths: Sequence[Path], root: Path):
@@ -74,10 +74,10 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The encoded images of one split at ``places`` of ``encoded``, with their labels if they have any."""
+class EncodedImages:
+    """The encoded images of one split at ``places`` of ``storage``, with their labels if they have any."""
 
-    encoded: Encoded
+    storage: Storage
     places: Int64[Tensor, " n"]
     labels: Int64[Tensor, " n"] | None
     classes: int | None
@@ -88,18 +88,18 @@ class Pictures:
     @classmethod
     def of_all(
         cls,
-        encoded: Encoded,
+        storage: Storage,
         labels: Sequence[int] | None,
         *,
         name: str,
         split: str,
         class_names: Sequence[str] | None = None,
-    ) -> "Pictures":
-        """All of ``encoded``, in its order."""
+    ) -> "EncodedImages":
+        """All of ``storage``, in its order."""
         numbers = None if labels is None else torch.tensor(labels, dtype=torch.long)
         names = None if class_names is None else tuple(class_names)
         classes = None if numbers is None else int(numbers.max()) + 1 if names is None else len(names)
-        return cls(encoded, torch.arange(len(encoded)), numbers, classes, name, split, names)
+        return cls(storage, torch.arange(len(storage)), numbers, classes, name, split, names)
 
     @classmethod
     def of_files(
@@ -111,9 +111,9 @@ class Pictures:
         name: str,
         split: str,
         class_names: Sequence[str] | None = None,
-    ) -> "Pictures":
+    ) -> "EncodedImages":
         """The images of these files below ``root``, in this order."""
-        return cls.of_all(Files(paths, root), labels, name=name, split=split, class_names=class_names)
+        return cls.of_all(FileStorage(paths, root), labels, name=name, split=split, class_names=class_names)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -123,17 +123,17 @@ class Pictures:
         """Sixteen hexadecimal digits of the SHA-256 of the files' names and sizes: no file is read."""
         digest = hashlib.sha256()
         for place in self.places.tolist():
-            digest.update(self.encoded.key(place).encode() + b"\n")
+            digest.update(self.storage.key(place).encode() + b"\n")
         return digest.hexdigest()[:16]
 
-    def select(self, rows: Int64[Tensor, " m"]) -> "Pictures":
+    def select(self, rows: Int64[Tensor, " m"]) -> "EncodedImages":
         """The images at these rows, in this order."""
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, places=self.places[rows], labels=labels)
 
     def file_name(self, row: int) -> str:
         """What a person calls the file of this row."""
-        return self.encoded.name(int(self.places[row]))
+        return self.storage.name(int(self.places[row]))
 
     def decode(self, rows: Sequence[int], size: int) -> tuple[UInt8[Tensor, "n 3 size size"], dict[int, str]]:
         """The pixels of these rows, and the reason for each that cannot be decoded, whose pixels are zero."""
@@ -141,7 +141,7 @@ class Pictures:
         broken = {}
         for place, row in enumerate(rows):
             try:
-                pixels[place] = decode(self.encoded.read(int(self.places[row])), size)
+                pixels[place] = decode(self.storage.read(int(self.places[row])), size)
             except OSError as error:  # of the disk: decoding has no other than ValueError
                 broken[row] = f"{UNREADABLE}: {error}"
             except ValueError as error:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from ssl_transfer.data.sources.decode import SUFFIXES
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 
 Entry = tuple[Path, int]
 
 
-def find_fine_grained(dataset: str, root: Path, split: str, *, train_classes: int | None = None) -> Pictures:
+def find_fine_grained(dataset: str, root: Path, split: str, *, train_classes: int | None = None) -> EncodedImages:
     """The images of a split, train or test, of ``cub``, ``cars``, ``sop``, ``in_shop`` or ``folder``.
 
     =========  ==========================================================================  ==================
@@ -46,7 +46,7 @@ def find_fine_grained(dataset: str, root: Path, split: str, *, train_classes: in
         raise ValueError(f"dataset {dataset} has no published layout here: choose {', '.join(PUBLISHED)} or folder.")
     _check(entries, dataset, split)
     paths, labels = zip(*entries, strict=True)
-    return Pictures.of_files(paths, labels, root=root, name=dataset, split=split)
+    return EncodedImages.of_files(paths, labels, root=root, name=dataset, split=split)
 
 
 def _cub(root: Path, split: str) -> list[Entry]:

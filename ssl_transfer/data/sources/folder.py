@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ssl_transfer.data.sources.decode import SUFFIXES
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 
 
-def find_folder(root: Path, split: str) -> Pictures:
+def find_folder(root: Path, split: str) -> EncodedImages:
     """All images under ``root / split`` (a path of its own where it is absolute).
 
     The split ``train`` is ``root`` itself where neither such a folder nor one named ``test`` is. Where every image lies
@@ -30,4 +30,4 @@ def find_folder(root: Path, split: str) -> Pictures:
         names = sorted({parts[0] for parts in below})
         number = {name: place for place, name in enumerate(names)}
         labels = [number[parts[0]] for parts in below]
-    return Pictures.of_files(files, labels, root=top, name=root.name, split=split, class_names=names)
+    return EncodedImages.of_files(files, labels, root=top, name=root.name, split=split, class_names=names)

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 
 
-class SavedImages:
+class TableStorage:
     """The still encoded images of a column. The table is memory-mapped, so a worker process is sent its path alone."""
 
     def __init__(self, table: Any, column: str, files: list[Path]):
@@ -43,7 +43,7 @@ class SavedImages:
         return max(path.stat().st_mtime for path in self.files)
 
 
-def find_saved(root: Path, split: str) -> Pictures:
+def find_saved(root: Path, split: str) -> EncodedImages:
     """The images of a data set saved below ``root``, with its labels if it has a column of classes.
 
     Looked for are ``root / split`` and ``root`` as ``save_to_disk`` writes them (the second for the split train alone),
@@ -69,8 +69,8 @@ def find_saved(root: Path, split: str) -> Pictures:
         labels, names = None, None
     else:
         names = table.features[classes[0]].names
-    saved = SavedImages(table, images[0], files)
-    return Pictures.of_all(saved, labels, name=root.name, split=split, class_names=names)
+    saved = TableStorage(table, images[0], files)
+    return EncodedImages.of_all(saved, labels, name=root.name, split=split, class_names=names)
 
 
 def _open(datasets: Any, root: Path, split: str) -> tuple[Any, list[Path]]:

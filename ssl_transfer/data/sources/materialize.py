@@ -7,15 +7,15 @@ import torch
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sources.broken import find_broken, whole_rows
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 from ssl_transfer.data.sources.streaming import StreamedPixels
 
 RESIDENT_LIMIT = 4 * 2**30  # bytes of uint8 pixels that are held unless told otherwise: STL-10's 100,000 take 2.8e9
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def open_pictures(
-    pictures: Pictures,
+def materialize(
+    encoded: EncodedImages,
     *,
     image_size: int,
     on_error: str = "raise",
@@ -24,7 +24,7 @@ def open_pictures(
     memory: Path | None = None,
     decode: bool = True,
 ) -> Images:
-    """The images of ``pictures``, the shorter side of each brought to ``image_size`` and its middle kept.
+    """The images of ``encoded``, the shorter side of each brought to ``image_size`` and its middle kept.
 
     They are decoded and held if ``resident`` says so, or ``auto`` and they take at most 4 GiB (``RESIDENT_LIMIT``);
     else ``workers`` processes decode them whenever they are needed. Every image is decoded once before that, to find
@@ -37,25 +37,25 @@ def open_pictures(
     """
     pixels: torch.Tensor | StreamedPixels
     if not decode:
-        pixels = StreamedPixels(pictures, image_size, image_size, workers)
-    elif are_held(len(pictures), image_size, resident):
-        pixels, broken = pictures.decode_in_threads(range(len(pictures)), image_size)
-        rows = whole_rows(pictures, broken, on_error)
+        pixels = StreamedPixels(encoded, image_size, image_size, workers)
+    elif are_held(len(encoded), image_size, resident):
+        pixels, broken = encoded.decode_in_threads(range(len(encoded)), image_size)
+        rows = whole_rows(encoded, broken, on_error)
         if broken:
-            pictures, pixels = pictures.select(rows), pixels[rows]
+            encoded, pixels = encoded.select(rows), pixels[rows]
     else:
-        broken = find_broken(pictures, image_size, memory=memory)
-        pictures = pictures.select(whole_rows(pictures, broken, on_error))
-        pixels = StreamedPixels(pictures, image_size, image_size, workers)
+        broken = find_broken(encoded, image_size, memory=memory)
+        encoded = encoded.select(whole_rows(encoded, broken, on_error))
+        pixels = StreamedPixels(encoded, image_size, image_size, workers)
     return Images(
         pixels=pixels,
-        labels=pictures.labels,
-        classes=pictures.classes,
-        name=pictures.name,
-        split=pictures.split,
+        labels=encoded.labels,
+        classes=encoded.classes,
+        name=encoded.name,
+        split=encoded.split,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        class_names=pictures.class_names,
+        class_names=encoded.class_names,
     )
 
 

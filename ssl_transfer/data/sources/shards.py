@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ssl_transfer.data.sources.decode import SUFFIXES
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 
 
-class Members:
+class TarStorage:
     """Images inside tar files: which file, where in it, and how long."""
 
     def __init__(self, tars: list[Path], names: list[str], tar: list[int], offsets: list[int], sizes: list[int]):
@@ -46,7 +46,7 @@ class Members:
         return max(Path(path).stat().st_mtime for path in self.tars)
 
 
-def find_shards(root: Path, split: str) -> Pictures:
+def find_shards(root: Path, split: str) -> EncodedImages:
     """The images of the tar files ``root / split`` (with wildcards), of all in that folder, or named ``split-*.tar``.
 
     Raises:
@@ -77,8 +77,8 @@ def find_shards(root: Path, split: str) -> Pictures:
             "give each a .cls member with a class of 0 or more, or none."
         )
     known = None if missing else [label for label in labels if label is not None]
-    members = Members(tars, names, tar, offsets, sizes)
-    return Pictures.of_all(members, known, name=root.name, split=split)
+    members = TarStorage(tars, names, tar, offsets, sizes)
+    return EncodedImages.of_all(members, known, name=root.name, split=split)
 
 
 def _tars(root: Path, split: str) -> list[Path]:

@@ -91,10 +91,10 @@ def write_in_shop(root: Path) -> None:
     base.joinpath("Eval", "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
 
 
-def names_and_labels(pictures) -> list[tuple[str, int]]:
-    paths = [Path(pictures.file_name(row)) for row in range(len(pictures))]
+def names_and_labels(encoded) -> list[tuple[str, int]]:
+    paths = [Path(encoded.file_name(row)) for row in range(len(encoded))]
     assert all(path.is_file() for path in paths)
-    return [(path.name, label) for path, label in zip(paths, pictures.labels.tolist(), strict=True)]
+    return [(path.name, label) for path, label in zip(paths, encoded.labels.tolist(), strict=True)]
 
 
 def test_cub_trains_on_its_first_hundred_species(tmp_path):

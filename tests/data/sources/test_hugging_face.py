@@ -105,10 +105,10 @@ def test_a_broken_row_is_named(rows, tmp_path):
 
 def test_a_saved_table_travels_to_worker_processes_as_a_path(rows, tmp_path):
     save_alone(rows, tmp_path)
-    pictures = find_saved(tmp_path, "train")
-    sent = pickle.dumps(pictures)
+    encoded = find_saved(tmp_path, "train")
+    sent = pickle.dumps(encoded)
     assert len(sent) < 5000
-    assert torch.equal(pickle.loads(sent).decode([3], 16)[0], pictures.decode([3], 16)[0])
+    assert torch.equal(pickle.loads(sent).decode([3], 16)[0], encoded.decode([3], 16)[0])
 
 
 def test_a_folder_without_a_saved_data_set_says_where_was_looked(tmp_path):

@@ -7,7 +7,7 @@ import torch
 
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.sources.datasets import load_images
-from ssl_transfer.data.sources.encoded import Files
+from ssl_transfer.data.sources.encoded import FileStorage
 from ssl_transfer.data.views.augment import Augment
 
 VIEWS = [Augment(16, crop_scale=(0.3, 1.0), flip=0.5)] * 2
@@ -148,7 +148,7 @@ def test_files_are_checked_once_and_again_when_one_has_changed(tree, tmp_path_fa
 
 
 def test_a_file_that_cannot_be_read_is_not_remembered_as_broken(tree, tmp_path_factory, monkeypatch):
-    memory, read = tmp_path_factory.mktemp("memory"), Files.read
+    memory, read = tmp_path_factory.mktemp("memory"), FileStorage.read
 
     def fail(files, place):
         if files.paths[place].endswith("04.jpg"):
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_not_remembered_as_broken(tree, tmp_path_f
         return read(files, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "read", fail)
+        patch.setattr(FileStorage, "read", fail)
         with pytest.raises(ValueError, match=r"04\.jpg \(cannot be read: .*Input/output error"):
             load(tree, resident=False, memory=memory)
     assert len(load(tree, resident=False, memory=memory)) == 90
