@@ -24,8 +24,6 @@ def whole_rows(encoded: EncodedImages, broken: dict[int, str], on_error: str) ->
     Raises:
         ValueError: there are broken rows and ``on_error`` is ``raise``, or no other rows.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error {on_error} must be raise or skip.")
     listed = ", ".join(f"{encoded.file_name(row)} ({why})" for row, why in sorted(broken.items()))
     if broken and (on_error == "raise" or len(broken) == len(encoded)):
         raise ValueError(
