@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from ssl_transfer.data import Batches, Decoding, load_images
+from ssl_transfer.data import Batches, load_images
 from ssl_transfer.data.sources.decode import decode
 
 WARM_UP = 2  # batches
@@ -60,8 +60,9 @@ def alone(root: Path, size: int) -> Callable[[int], None]:
 
 def streamed(root: Path, size: int, batch_size: int, workers: int) -> tuple[Callable[[int], None], Callable[[], None]]:
     """The pixels of a run's batches."""
-    decoding = Decoding(resident=False, workers=workers)
-    images = load_images("folder", root, split="train", image_size=size, decoding=decoding)
+    images = load_images(
+        "folder", root, split="train", download=False, image_size=size, resident=False, workers=workers
+    )
     batches = Batches(images, [], seed=0, batch_size=batch_size)
     step = 0
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ssl_transfer import config
 from ssl_transfer.context import Context, cores_of_process
-from ssl_transfer.data import Augment, Batches, Decoding, Images, load_images
+from ssl_transfer.data import Augment, Batches, Images, load_images
 from ssl_transfer.data.subset import held_out_images, learned_images
 
 # What is trained on, what probes learn from, and what is scored.
@@ -90,20 +90,18 @@ def _seen(data: config.Data, part: Part, split: Images) -> Images:
 
 def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
     data = recipe.data
-    decoding = Decoding(
-        on_error=data.on_error,
-        resident=data.resident,
-        workers=cores_of_process() if data.workers is None else data.workers,
-        memory=Path(recipe.train.runs) / "checked-images",
-    )
     return load_images(
         data.dataset,
         Path(data.root),
         split=data.splits[part],
         download=data.download,
         image_size=data.image_size,
+        on_error=data.on_error,
+        resident=data.resident,
+        workers=cores_of_process() if data.workers is None else data.workers,
+        memory=Path(recipe.train.runs) / "checked-images",
         train_classes=data.train_classes,
-        decoding=decoding if decode else None,
+        decode=decode,
     )
 
 

@@ -2,11 +2,11 @@ import logging
 
 import pytest
 
-from ssl_transfer.data import Decoding, load_images
+from ssl_transfer.data import load_images
 
 
-def load(root, split="train", image_size=16, **decoding):
-    return load_images("folder", root, split=split, image_size=image_size, decoding=Decoding(**decoding))
+def load(root, **options):
+    return load_images("folder", root, **dict(split="train", image_size=16) | options)
 
 
 def test_sub_folders_are_classes_in_alphabetical_order(tmp_path, save):

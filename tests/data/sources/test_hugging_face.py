@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from ssl_transfer.data import Decoding, load_images
+from ssl_transfer.data import load_images
 from ssl_transfer.data.sources.hugging_face import find_saved
 
 with warnings.catch_warnings():
@@ -13,8 +13,8 @@ with warnings.catch_warnings():
     import datasets
 
 
-def load(root, split="train", image_size=16, **decoding):
-    return load_images("hf", root, split=split, image_size=image_size, decoding=Decoding(**decoding))
+def load(root, **options):
+    return load_images("hf", root, **dict(split="train", image_size=16) | options)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 import torch
 import webdataset
 
-from ssl_transfer.data import Decoding, load_images
+from ssl_transfer.data import load_images
 from ssl_transfer.data.sources.decode import decode
 
 
-def load(root, split="train", image_size=16, **decoding):
-    return load_images("webdataset", root, split=split, image_size=image_size, decoding=Decoding(**decoding))
+def load(root, **options):
+    return load_images("webdataset", root, **dict(split="train", image_size=16) | options)
 
 
 def encoded(image):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from ssl_transfer.data import Decoding, load_images
+from ssl_transfer.data import load_images
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.sources.encoded import FileStorage
 from ssl_transfer.data.views.augment import Augment
@@ -21,8 +21,8 @@ def tree(tmp_path, save):
     return tmp_path
 
 
-def load(root, split="train", image_size=20, **decoding):
-    return load_images("folder", root, split=split, image_size=image_size, decoding=Decoding(**decoding))
+def load(root, **options):
+    return load_images("folder", root, **dict(split="train", image_size=20) | options)
 
 
 def same_batch(ours, theirs):
