@@ -1,6 +1,5 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), as torchvision unpacks them."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ def _load(
     download: bool,
 ) -> Images:
     data = load_checked(
-        partial(dataset, root, train=split == "train", download=download),
+        lambda: dataset(root, train=split == "train", download=download),
         name=name,
         folder=root / dataset.base_folder,
         checksums=dict(dataset.train_list + dataset.test_list) | {dataset.meta["filename"]: dataset.meta["md5"]},

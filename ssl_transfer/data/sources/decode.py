@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 # What is read, by Pillow's names: each has a mark by which its content is known and complains of a cut file. Others are
@@ -18,6 +19,11 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF"
 SUFFIXES = tuple(
     ".apng .avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
+
+# Decoded without a complaint from a file that ends in zeros, as a crash of the machine that writes it leaves it; the
+# other compressed formats complain, and of those that are not compressed it may be what they show.
+_BLIND = ("AVIF", "PNG", "WEBP")
+_ZEROS = 512  # more than follow one another in what is compressed
 
 _LONGEST = 32  # times as long as wide: of a longer image its middle of that shape is resized, and not the whole
 
@@ -51,6 +57,8 @@ def decode(encoded: bytes, size: int) -> UInt8[Tensor, "3 size size"]:
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
+            if image.format in _BLIND and len(encoded) > _ZEROS and not any(encoded[-_ZEROS:]):
+                raise ValueError("its end is zeros, so it was not written whole")
             image.draft("RGB", (size, size))  # a JPEG is decoded at the smallest scale that is still large enough
             rgb = to_rgb(image)
             turn = _UPRIGHT.get(_orientation(image))  # asked after it is loaded: then Pillow has turned a TIFF itself
@@ -91,8 +99,8 @@ def to_rgb(image: ImageFile) -> Image.Image:
         rgb = image.convert("RGBA")
     if rgb.mode != "RGB":  # else convert would copy
         rgb = rgb.convert("RGB")
-    if deep and max(brightest := [high for _, high in rgb.getextrema()]) <= _DARK:
-        _refuse_range(f"its brightest pixel would be {max(brightest)} of 255")
+    if deep and (brightest := np.asarray(rgb).max()) <= _DARK:
+        _refuse_range(f"its brightest pixel would be {brightest} of 255")
     return rgb
 
 
@@ -118,7 +126,7 @@ def _has_16_bits(image: ImageFile) -> bool:
 
 def _white_is_zero(image: ImageFile) -> bool:
     """Whether a TIFF counts from white to black, which Pillow turns around for 8 bits and not for more."""
-    return image.format == "TIFF" and image.tag_v2.get(262) == 0
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(262) == 0
 
 
 def _orientation(image: ImageFile) -> int:

@@ -14,6 +14,7 @@ from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ssl_transfer.data.sources.broken import describe
 from ssl_transfer.data.sources.encoded import EncodedImages
 
 _ROWS_AT_ONCE = 32  # decoded by one worker before the next takes over: small, so that the first step starts soon
@@ -169,5 +170,5 @@ def _context() -> multiprocessing.context.BaseContext:
 
 def _refuse(encoded: EncodedImages, broken: dict[int, str]) -> None:
     if broken:
-        listed = ", ".join(f"{encoded.file_name(row)} ({why})" for row, why in broken.items())
+        listed = describe(encoded, broken)
         raise ValueError(f"{len(broken)} images cannot be decoded: {listed}. Start again to have all files checked.")

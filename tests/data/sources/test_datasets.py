@@ -16,6 +16,42 @@ def test_an_unknown_split_gets_the_list():
         load_images("digits", Path(), split="val", download=False)
 
 
+@pytest.mark.parametrize(
+    "dataset, option, words",
+    [
+        ("cifar10", dict(labels="none"), "labels none is for dataset folder, hf, webdataset, and not for cifar10"),
+        ("cub", dict(labels="folders"), "labels folders is for dataset folder"),
+        ("folder", dict(image="jpg"), "image jpg is for dataset hf, webdataset, and not for folder"),
+        ("webdataset", dict(train_classes=3), "train_classes 3 is for dataset folder, and not for webdataset"),
+    ],
+)
+def test_a_choice_that_a_data_set_does_not_have_is_refused(tmp_path, dataset, option, words):
+    with pytest.raises(ValueError, match=words):
+        load_images(dataset, tmp_path, split="train", image_size=8, **option)
+
+
+@pytest.mark.parametrize(
+    "option, words",
+    [
+        (dict(image_size=None), "dataset folder needs image_size"),
+        (dict(image_size=0), "image_size 0 must be 1 to 16384"),
+        (dict(image_size=100_000), "image_size 100000 must be 1 to 16384"),
+        (dict(on_error="ignore"), "on_error ignore must be raise or skip"),
+        (dict(resident="no"), "resident no must be auto, True or False"),
+        (dict(workers=-1), "workers -1 must be 0 or more"),
+    ],
+)
+def test_an_impossible_way_to_decode_is_refused_before_a_file_is_looked_for(option, words):
+    with pytest.raises(ValueError, match=words):
+        load_images("folder", "nowhere", split="train", **dict(image_size=8) | option)
+
+
+@pytest.mark.parametrize("dataset", ["folder", "hf", "webdataset", "cub", "cars", "sop", "in_shop"])
+def test_a_root_that_cannot_be_is_refused_in_a_sentence(dataset):
+    with pytest.raises((ValueError, FileNotFoundError), match="nnnnn"):
+        load_images(dataset, "n" * 5000, split="train", image_size=8)
+
+
 def test_a_fingerprint_tells_pixels_labels_and_order_apart():
     images = load_images("digits", Path(), split="test", download=False)
     again = load_images("digits", Path(), split="test", download=False)
