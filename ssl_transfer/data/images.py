@@ -10,6 +10,7 @@ from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data.device import to_device
+from ssl_transfer.data.sources.intake import Intake
 from ssl_transfer.data.sources.streaming import IndexOf, PixelReader, StreamedPixels
 
 
@@ -31,6 +32,7 @@ class Images:
     class_names: tuple[str, ...] | None = None
     folds: tuple[Int64[Tensor, " _"], ...] | None = None
     queries: int | None = None
+    intake: Intake | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -10,7 +10,7 @@ from PIL import Image
 from ssl_transfer import config, evaluation
 from ssl_transfer.building.data import OpenSplits, list_images, scored_splits
 from ssl_transfer.context import Context
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
 
 RECIPE = """
 name: photos
@@ -82,7 +82,7 @@ def test_a_program_scores_on_the_images_that_the_run_was_scored_on(photos, split
 def test_images_are_listed_without_reading_one(photos, monkeypatch):
     given = config.load(photos / "photos.yaml")
     opened = OpenSplits(Context.start(given)).opened(given, "test")
-    monkeypatch.setattr(Pictures, "decode", None)
+    monkeypatch.setattr(EncodedImages, "decode", None)
     listed = list_images(given, "test")
     assert torch.equal(listed.labels, opened.labels) and listed.class_names == opened.class_names
 

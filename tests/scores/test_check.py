@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_transfer.data import Images
-from ssl_transfer.data.sources.encoded import Files, Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages, FileStorage
 from ssl_transfer.data.sources.streaming import StreamedPixels
 from ssl_transfer.scores.base import ScoredImages
 from tests.scores.subjects import EVERY_KIND, kinds, subject
@@ -25,8 +25,8 @@ def check(asked: list[dict], train: Images, test: Images, resident="auto", teach
 
 
 def streamed(given: Images) -> Images:
-    pictures = Pictures(Files([], Path()), torch.arange(len(given)), given.labels, 4, "clouds", given.split)
-    return replace(given, pixels=StreamedPixels(pictures, 4, 4, 0))
+    encoded = EncodedImages(FileStorage([], Path()), torch.arange(len(given)), given.labels, 4, "clouds", given.split)
+    return replace(given, pixels=StreamedPixels(encoded, 4, 4, 0))
 
 
 def test_what_can_be_scored_is_let_through():

@@ -1,84 +1,119 @@
 """Data sets by name."""
 
 import difflib
-import warnings
+import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-from jaxtyping import Int64
-from sklearn.datasets import load_digits
-from torch import Tensor
-from torchvision.datasets import CIFAR10, CIFAR100, STL10
-from torchvision.datasets.utils import check_integrity
+from typing import Any
 
 from ssl_transfer.data.images import Images
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.cifar import load_cifar10, load_cifar100
+from ssl_transfer.data.sources.digits import load_digits
+from ssl_transfer.data.sources.encoded import EncodedImages
 from ssl_transfer.data.sources.fine_grained import PUBLISHED, find_fine_grained
 from ssl_transfer.data.sources.folder import find_folder
 from ssl_transfer.data.sources.hugging_face import find_saved
-from ssl_transfer.data.sources.materialize import open_pictures
+from ssl_transfer.data.sources.materialize import Decoding, list_only, materialize
 from ssl_transfer.data.sources.shards import find_shards
+from ssl_transfer.data.sources.stl10 import SPLITS, load_stl10
 
-Loader = Callable[[Path, str, bool], Images]  # (root, split, download)
+log = logging.getLogger(__name__)
 
-DECODED = ("folder", "hf", "webdataset", *PUBLISHED)  # files of any size; the others come as arrays
+_ENCODED = ("folder", "hf", "webdataset", *PUBLISHED)  # files of any size; the others come as arrays
+
+_CHOICES = {"train_classes": ("folder",), "labels": ("folder", "hf", "webdataset"), "image": ("hf", "webdataset")}
+
+_ARRAYS: dict[str, tuple[tuple[str, ...], Callable[[Path, str, bool], Images]]] = {  # (root, split, download)
+    "digits": (("train", "test"), load_digits),
+    "cifar10": (("train", "test"), load_cifar10),
+    "cifar100": (("train", "test"), load_cifar100),
+    "stl10": (SPLITS, load_stl10),
+}
 
 
 def load_images(
     dataset: str,
-    root: Path,
+    root: Path | str,
     *,
     split: str,
-    download: bool,
+    download: bool = False,
     image_size: int | None = None,
-    on_error: str = "raise",
-    resident: Literal["auto", True, False] = "auto",
-    workers: int = 0,
-    memory: Path | None = None,
     train_classes: int | None = None,
+    labels: str = "auto",
+    image: str | None = None,
     decode: bool = True,
+    **decoding: Any,
 ) -> Images:
     """The images of one split of a data set, from the files under ``root`` (``digits`` needs none).
 
-    What is not published as arrays (:data:`DECODED`) needs ``image_size``; ``on_error``, ``resident``, ``workers``,
-    ``memory`` and ``decode`` are those of :func:`ssl_transfer.data.sources.materialize.open_pictures`. With
-    ``train_classes`` a folder's classes are split as :func:`ssl_transfer.data.sources.fine_grained.find_fine_grained`
-    does. Every data set has the splits train and test; ``stl10`` has unlabeled and train+unlabeled too, and its ten
-    predefined folds (``folds`` of the split train); ``folder``, ``hf`` and ``webdataset`` have what their files give.
+    ``folder``, ``hf``, ``webdataset``, ``cub``, ``cars``, ``sop`` and ``in_shop`` are encoded images of any size, which
+    are brought to squares of ``image_size`` pixels; the others come as arrays of their own size. Every data set has the
+    splits train and test; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of
+    the split train); ``folder``, ``hf`` and ``webdataset`` have the splits that lie under ``root``. What was left out
+    is said in ``intake`` of the images, and, but for hidden files, in a warning of the log.
+
+    Keyword arguments:
+        download: let torchvision download ``cifar10``, ``cifar100`` and ``stl10`` where they are missing.
+        train_classes: of ``folder``: the number of its sorted classes that are the split train; the others are test
+            (:func:`ssl_transfer.data.sources.fine_grained.find_fine_grained`).
+        labels: what labels are taken from, where that is not clear: ``folders`` of ``folder``, a column of ``hf``;
+            ``none`` takes none.
+        image: which of several images is meant: a column of ``hf``, the end of a name in ``webdataset``.
+        decode: without it, images are only listed: number, labels and fingerprint are known, and pixels are decoded,
+            not checked before, when they are asked for.
+        on_error, resident, workers, memory: when images are decoded, and what becomes of broken ones
+            (:class:`ssl_transfer.data.sources.materialize.Decoding`).
+
+    Raises:
+        FileNotFoundError: files of the data set are missing.
+        PermissionError: a folder may not be read.
+        ValueError: there is no such data set or split, a choice is missing, or the files cannot be read as what they
+            should be.
     """
-    if dataset in DECODED:
-        if image_size is None:
-            raise ValueError(f"dataset {dataset} needs image_size, the side in pixels to which its images are brought.")
-        images = open_pictures(
-            _find(dataset, Path(root), split, train_classes),
-            image_size=image_size,
-            on_error=on_error,
-            resident=resident,
-            workers=workers,
-            memory=memory,
-            decode=decode,
-        )
-        return _tell_queries(images, Path(root)) if (dataset, split) == ("in_shop", "test") else images
-    if dataset not in _LOADERS:
-        known = [*_LOADERS, *DECODED]
+    root = Path(root)
+    _check_choices(dataset, train_classes=train_classes, labels=None if labels == "auto" else labels, image=image)
+    if dataset not in (*_ARRAYS, *_ENCODED):
+        known = [*_ARRAYS, *_ENCODED]
         close = difflib.get_close_matches(dataset, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
         raise ValueError(f"dataset {dataset} is unknown: {hint}")
-    splits, load = _LOADERS[dataset]
-    if split not in splits:
-        raise ValueError(f"dataset {dataset} has no split {split}: choose one of {', '.join(splits)}.")
-    return load(Path(root), split, download)
+    if dataset in _ARRAYS:
+        splits, load = _ARRAYS[dataset]
+        if split not in splits:
+            raise ValueError(f"dataset {dataset} has no split {split}: choose one of {', '.join(splits)}.")
+        return load(root, split, download)
+    if image_size is None:
+        raise ValueError(f"dataset {dataset} needs image_size, the side in pixels to which its images are brought.")
+    how = Decoding(image_size, **decoding)
+    try:
+        encoded = _find(dataset, root, split, train_classes, labels, image)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:  # a name that is too long, a disk that does not answer
+        raise ValueError(f"the {split} images of {dataset} cannot be listed: {error}") from error
+    images = materialize(encoded, how) if decode else list_only(encoded, image_size)
+    if decode and encoded.intake.remarkable:
+        log.warning("%s %s: %s", images.name, images.split, encoded.intake)
+    return _tell_queries(images, root) if (dataset, split) == ("in_shop", "test") else images
 
 
-def _find(dataset: str, root: Path, split: str, train_classes: int | None) -> Pictures:
-    if dataset in PUBLISHED or train_classes is not None:
-        return find_fine_grained(dataset, root, split, train_classes=train_classes)
-    return {"folder": find_folder, "hf": find_saved, "webdataset": find_shards}[dataset](root, split)
+def _find(
+    dataset: str, root: Path, split: str, train_classes: int | None, labels: str, image: str | None
+) -> EncodedImages:
+    if dataset == "hf":
+        return find_saved(root, split, labels=labels, image=image)
+    if dataset == "webdataset":
+        return find_shards(root, split, labels=labels, image=image)
+    if dataset == "folder" and train_classes is None:
+        return find_folder(root, split, labels=labels)
+    return find_fine_grained(dataset, root, split, train_classes=train_classes, labels=labels)
+
+
+def _check_choices(dataset: str, **given: Any) -> None:
+    for name, datasets in _CHOICES.items():
+        if given[name] is not None and dataset not in datasets:
+            raise ValueError(f"{name} {given[name]} is for dataset {', '.join(datasets)}, and not for {dataset}.")
 
 
 def _tell_queries(images: Images, root: Path) -> Images:
@@ -86,97 +121,3 @@ def _tell_queries(images: Images, root: Path) -> Images:
     if len(images) != queries + gallery:
         raise ValueError("in_shop cannot tell its queries from its gallery without all images: set on_error to raise.")
     return replace(images, queries=queries)
-
-
-def _digits(root: Path, split: str, download: bool) -> Images:
-    """The 1,797 digits of scikit-learn, 8 x 8 with 17 gray levels; every fifth image of each class is for testing."""
-    data = load_digits()
-    labels = torch.from_numpy(data.target).long()
-    place_in_class = torch.nn.functional.one_hot(labels).cumsum(0).gather(1, labels[:, None])[:, 0]
-    rows = (place_in_class % 5 == 0) == (split == "test")
-    pixels = torch.from_numpy((data.images * 255 / 16).round().astype(np.uint8))[:, None]
-    return Images(
-        pixels=pixels[rows],
-        labels=labels[rows],
-        classes=10,
-        name="digits",
-        split=split,
-        mean=(0.3052,),
-        std=(0.3760,),
-    )
-
-
-def _cifar(dataset: type[CIFAR10], name: str, classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Loader:
-    def load(root: Path, split: str, download: bool) -> Images:
-        files = dict(dataset.train_list + dataset.test_list) | {dataset.meta["filename"]: dataset.meta["md5"]}
-        folder = root / dataset.base_folder
-
-        def loader() -> CIFAR10:
-            return dataset(root, train=split == "train", download=download)
-
-        data = _load(loader, name, folder, files, download)
-        pixels = torch.from_numpy(np.ascontiguousarray(data.data.transpose(0, 3, 1, 2)))
-        return Images(pixels, torch.tensor(data.targets), classes, name, split, mean, std)
-
-    return load
-
-
-def _stl10(root: Path, split: str, download: bool) -> Images:
-    files = dict(STL10.train_list + STL10.test_list)
-    folder = root / STL10.base_folder
-    data = _load(partial(STL10, root, split, download=download), "stl10", folder, files, download)
-    labeled = "unlabeled" not in split
-    return Images(
-        pixels=torch.from_numpy(np.ascontiguousarray(data.data)),
-        labels=torch.from_numpy(data.labels).long() if labeled else None,
-        classes=10 if labeled else None,
-        name="stl10",
-        split=split,
-        mean=(0.4467, 0.4398, 0.4066),
-        std=(0.2603, 0.2566, 0.2713),
-        folds=_stl10_folds(folder / STL10.folds_list_file) if split == "train" else None,
-    )
-
-
-def _stl10_folds(path: Path) -> tuple[Int64[Tensor, " _"], ...]:
-    """The rows of each predefined fold. The published protocol: train on each thousand, test, and take the mean."""
-    if not path.is_file():
-        raise FileNotFoundError(f"stl10 lacks {path.name} in {path.parent}: put the file there.")
-    return tuple(torch.tensor([int(row) for row in line.split()]) for line in path.read_text().splitlines() if line)
-
-
-def _load(loader: Callable[[], Any], name: str, folder: Path, files: dict[str, str], download: bool) -> Any:
-    """Let torchvision load and check its files; where it cannot, say which file is at fault."""
-    try:
-        with warnings.catch_warnings():
-            # the published pickles hold a dtype flag as 0 instead of False, which new numpy versions remark
-            warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
-            return loader()
-    except (OSError, RuntimeError) as error:
-        missing = [file for file in files if not (folder / file).is_file()]
-        damaged = [file for file in files if file not in missing and not check_integrity(folder / file, files[file])]
-        if missing:
-            why = f"and could not be downloaded ({error})" if download else "and downloading is off"
-            raise FileNotFoundError(
-                f"{name} lacks {', '.join(missing)} in {folder}, {why}: put the files there or point root elsewhere."
-            ) from error
-        if damaged:
-            raise ValueError(
-                f"{name} has damaged files in {folder} ({', '.join(damaged)}: wrong checksum): "
-                "delete them and get them again."
-            ) from error
-        raise
-
-
-_LOADERS: dict[str, tuple[tuple[str, ...], Loader]] = {
-    "digits": (("train", "test"), _digits),
-    "cifar10": (
-        ("train", "test"),
-        _cifar(CIFAR10, "cifar10", 10, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    ),
-    "cifar100": (
-        ("train", "test"),
-        _cifar(CIFAR100, "cifar100", 100, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
-    ),
-    "stl10": (("train", "test", "unlabeled", "train+unlabeled"), _stl10),
-}

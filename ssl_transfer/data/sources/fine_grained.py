@@ -6,13 +6,17 @@ Classes for training and classes for testing are disjoint, as metric learning ha
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from ssl_transfer.data.sources.decode import SUFFIXES
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
+from ssl_transfer.data.sources.folder import with_classes
+from ssl_transfer.data.sources.intake import Tally
+from ssl_transfer.data.sources.listing import list_files
 
 Entry = tuple[Path, int]
 
 
-def find_fine_grained(dataset: str, root: Path, split: str, *, train_classes: int | None = None) -> Pictures:
+def find_fine_grained(
+    dataset: str, root: Path, split: str, *, train_classes: int | None = None, labels: str = "auto"
+) -> EncodedImages:
     """The images of a split, train or test, of ``cub``, ``cars``, ``sop``, ``in_shop`` or ``folder``.
 
     =========  ==========================================================================  ==================
@@ -30,30 +34,42 @@ def find_fine_grained(dataset: str, root: Path, split: str, *, train_classes: in
     The first ``train_classes`` of the sorted classes of ``folder`` are for training, the others for testing. In_shop
     has the splits query and gallery too, with the same numbers for the same items; its test split is both of them.
 
+    Keyword arguments:
+        train_classes: of ``folder``, as above; the others have their published split.
+        labels: of ``folder``: ``folders`` leaves images beside the class folders out, ``auto`` refuses them.
+
     Raises:
         FileNotFoundError: a file of the layout, or an image that it lists, is missing.
-        ValueError: there is no such data set or split, or a list cannot be read.
+        ValueError: there is no such data set or split, a list cannot be read or is not whole, or a folder is not one of
+            classes (:func:`ssl_transfer.data.sources.folder.find_folder`).
     """
     splits = {"train": ("train",), "test": ("test",)} if dataset != "in_shop" else _IN_SHOP
     if split not in splits:
         raise ValueError(f"dataset {dataset} has no split {split}: choose {', '.join(splits)}.")
     root = Path(root)
+    left_out = Tally()
     if dataset == "folder":
-        entries = _of_folders(root, split, train_classes)
+        entries, left_out = _of_folders(root, split, train_classes, labels)
     elif dataset in PUBLISHED:
         entries = PUBLISHED[dataset](root, split)
+        _check(entries, dataset, split)
     else:
         raise ValueError(f"dataset {dataset} has no published layout here: choose {', '.join(PUBLISHED)} or folder.")
-    _check(entries, dataset, split)
-    paths, labels = zip(*entries, strict=True)
-    return Pictures.of_files(paths, labels, root=root, name=dataset, split=split)
+    paths = [str(path.relative_to(root)) for path, _ in entries]
+    numbers = [label for _, label in entries]
+    return EncodedImages.of_files(paths, numbers, root=root, name=dataset, split=split, left_out=left_out)
 
 
 def _cub(root: Path, split: str) -> list[Entry]:
     base = _base(root, "cub", "CUB_200_2011", "images.txt", "image_class_labels.txt")
     labels = {image: int(label) for image, label in _rows(base / "image_class_labels.txt", columns=2)}
-    images = _rows(base / "images.txt", columns=2)
-    entries = [(base / "images" / path, labels[image]) for image, path in images if image in labels]
+    images = dict(_rows(base / "images.txt", columns=2))
+    if images.keys() != labels.keys():
+        raise ValueError(
+            f"images.txt in {base} names {len(images)} images and image_class_labels.txt classes of {len(labels)}, "
+            "which are not the same: get both again."
+        )
+    entries = [(base / "images" / path, labels[image]) for image, path in images.items()]
     return _by_class(entries, split, first_test_class=101)
 
 
@@ -120,7 +136,11 @@ def _in_shop(root: Path, split: str) -> list[Entry]:
     top, path = found
     images = top / "Img" if (top / "Img").is_dir() else top
     parts: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": []}
-    for name, item, part in _rows(path, columns=3, header=2):
+    rows = list(_rows(path, columns=3, header=2))
+    announced = path.read_text().split(maxsplit=1)[:1]
+    if announced != [str(len(rows))]:
+        raise ValueError(f"{path} announces {' '.join(announced)} images and lists {len(rows)}: get the list again.")
+    for name, item, part in rows:
         if part not in parts:
             raise ValueError(f"{path} puts {name} into {part!r}: it may be train, query or gallery.")
         parts[part].append((images / name, int(item.removeprefix("id_"))))
@@ -137,22 +157,21 @@ PUBLISHED: dict[str, Callable[[Path, str], list[Entry]]] = {
 }
 
 
-def _of_folders(root: Path, split: str, train_classes: int | None) -> list[Entry]:
+def _of_folders(root: Path, split: str, train_classes: int | None, labels: str) -> tuple[list[Entry], Tally]:
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {root}: it must hold a folder of images for each class.")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    if train_classes is None or not 0 < train_classes < len(folders):
+    files, left_out = list_files(root)
+    files, classes = with_classes(files, root, labels, left_out)
+    names = sorted(set(classes or ()))
+    if train_classes is None or not 0 < train_classes < len(names):
         raise ValueError(
-            f"train_classes is {train_classes}, but {root} has {len(folders)} classes: choose how many of them are for "
-            f"training, 1 to {len(folders) - 1}."
+            f"train_classes is {train_classes}, but {root} has {len(names)} classes: choose how many of them are for "
+            f"training, 1 to {len(names) - 1}."
         )
-    chosen = folders[:train_classes] if split == "train" else folders[train_classes:]
-    return [
-        (path, label)
-        for label, folder in enumerate(chosen)
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
+    chosen = names[:train_classes] if split == "train" else names[train_classes:]
+    number = {name: place for place, name in enumerate(chosen)}
+    entries = [(root / path, number[name]) for path, name in zip(files, classes or (), strict=True) if name in number]
+    return entries, left_out
 
 
 def _by_class(entries: Sequence[Entry], split: str, *, first_test_class: int) -> list[Entry]:

@@ -1,64 +1,96 @@
 """From a list of encoded images to a data set: decoded and held, or checked and streamed."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sources.broken import find_broken, whole_rows
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
+from ssl_transfer.data.sources.intake import BROKEN, Intake
 from ssl_transfer.data.sources.streaming import StreamedPixels
 
 RESIDENT_LIMIT = 4 * 2**30  # bytes of uint8 pixels that are held unless told otherwise: STL-10's 100,000 take 2.8e9
+_LARGEST = 2**14  # side of a canvas in pixels: one takes 800 MB
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def open_pictures(
-    pictures: Pictures,
-    *,
-    image_size: int,
-    on_error: str = "raise",
-    resident: Literal["auto", True, False] = "auto",
-    workers: int = 0,
-    memory: Path | None = None,
-    decode: bool = True,
-) -> Images:
-    """The images of ``pictures``, the shorter side of each brought to ``image_size`` and its middle kept.
+@dataclass(frozen=True)
+class Decoding:
+    """To what size encoded images are brought, when, and what becomes of those that cannot be decoded.
 
-    They are decoded and held if ``resident`` says so, or ``auto`` and they take at most 4 GiB (``RESIDENT_LIMIT``);
-    else ``workers`` processes decode them whenever they are needed. Every image is decoded once before that, to find
-    those that are broken (:func:`find_broken`, where ``memory`` is explained). Broken ones are listed in an error, or
-    left out with ``on_error="skip"`` and listed in the log. With ``decode`` off none is decoded or left out before its
-    pixels are asked for.
+    Keyword arguments:
+        image_size: side in pixels of the squares.
+        on_error: ``raise`` an error that lists the broken images, or ``skip`` them and list them in the log.
+        resident: hold all pixels in memory, or decode images whenever they are needed; ``auto`` holds up to 4 GiB.
+        workers: processes that decode ahead where pixels are not held; 0: this process decodes.
+        memory: a folder that remembers which images are broken, so that a data set that is not held is checked once
+            and not at each start.
 
     Raises:
-        ValueError: images cannot be decoded and are not to be skipped.
+        ValueError: ``on_error`` or ``resident`` is none of these, or a number is out of range.
     """
-    pixels: torch.Tensor | StreamedPixels
-    if not decode:
-        pixels = StreamedPixels(pictures, image_size, image_size, workers)
-    elif are_held(len(pictures), image_size, resident):
-        pixels, broken = pictures.decode_in_threads(range(len(pictures)), image_size)
-        rows = whole_rows(pictures, broken, on_error)
-        if broken:
-            pictures, pixels = pictures.select(rows), pixels[rows]
-    else:
-        broken = find_broken(pictures, image_size, memory=memory)
-        pictures = pictures.select(whole_rows(pictures, broken, on_error))
-        pixels = StreamedPixels(pictures, image_size, image_size, workers)
+
+    image_size: int
+    on_error: str = "raise"
+    resident: bool | str = "auto"
+    workers: int = 0
+    memory: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.image_size <= _LARGEST:
+            raise ValueError(f"image_size {self.image_size} must be 1 to {_LARGEST}.")
+        if self.on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error {self.on_error} must be raise or skip.")
+        if self.resident not in ("auto", True, False):
+            raise ValueError(f"resident {self.resident} must be auto, True or False.")
+        if self.workers < 0:
+            raise ValueError(f"workers {self.workers} must be 0 or more.")
+
+
+def materialize(encoded: EncodedImages, decoding: Decoding) -> Images:
+    """The images, held or streamed, without those that are broken.
+
+    Every image is decoded once: to be held, or to find those that are broken (:func:`find_broken`) before one of those
+    that are streamed is needed.
+
+    Raises:
+        ValueError: images cannot be decoded, and are not to be skipped or are all there are.
+    """
+    size = decoding.image_size
+    if are_held(len(encoded), size, decoding.resident):
+        pixels, broken = encoded.decode_in_threads(range(len(encoded)), size)
+        rows = whole_rows(encoded, broken, decoding.on_error)
+        return _images(encoded.select(rows), pixels[rows] if broken else pixels, _intake(encoded, broken))
+    broken = find_broken(encoded, size, memory=decoding.memory)
+    whole = encoded.select(whole_rows(encoded, broken, decoding.on_error))
+    return _images(whole, StreamedPixels(whole, size, size, decoding.workers), _intake(encoded, broken))
+
+
+def list_only(encoded: EncodedImages, image_size: int) -> Images:
+    """The images without a look at one: number, labels and fingerprint are known, pixels are decoded when asked for."""
+    return _images(encoded, StreamedPixels(encoded, image_size, image_size, workers=0), encoded.intake)
+
+
+def _images(encoded: EncodedImages, pixels: torch.Tensor | StreamedPixels, intake: Intake) -> Images:
     return Images(
         pixels=pixels,
-        labels=pictures.labels,
-        classes=pictures.classes,
-        name=pictures.name,
-        split=pictures.split,
+        labels=encoded.labels,
+        classes=encoded.classes,
+        name=encoded.name,
+        split=encoded.split,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        class_names=pictures.class_names,
+        class_names=encoded.class_names,
+        intake=intake,
     )
 
 
-def are_held(count: int, image_size: int, resident: Literal["auto", True, False]) -> bool:
-    """Whether so many images are held in memory, and not streamed."""
-    return count * 3 * image_size**2 <= RESIDENT_LIMIT if resident == "auto" else resident
+def _intake(encoded: EncodedImages, broken: dict[int, str]) -> Intake:
+    return encoded.intake.without(BROKEN, [encoded.file_name(row) for row in sorted(broken)])
+
+
+def are_held(count: int, image_size: int, resident: bool | str) -> bool:
+    """Whether this number of images is held in memory, and not streamed, under that setting of :class:`Decoding`."""
+    return count * 3 * image_size**2 <= RESIDENT_LIMIT if resident == "auto" else bool(resident)

@@ -1,118 +1,232 @@
 """Tar files of images as webdataset lays them out, reached by place through an index of their members.
 
-A sample is the members that share a name up to its first dot: ``000017.jpg`` and ``000017.cls``, a class as a decimal
-number. webdataset itself reads shards from front to end and shuffles within a buffer, so what it gives at some step
-depends on the workers and on what was read before; here the members' offsets are read once, from the headers alone,
-and any image is one seek away.
+A sample is the members of a folder whose names agree up to their first dot: ``000017.jpg``, ``000017.cls`` and
+``000017.seg.png`` are one, with an image, a class and a mask. webdataset itself reads shards from front to end and
+shuffles within a buffer, so what it gives at some step depends on the workers and on what was read before; here the
+members' offsets are read once, from the headers alone, and any image is one seek away.
 """
 
 import glob
+import os
 import tarfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from jaxtyping import Int64
 
 from ssl_transfer.data.sources.decode import SUFFIXES
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.encoded import EncodedImages
+from ssl_transfer.data.sources.intake import HIDDEN, Tally
+from ssl_transfer.data.sources.labels import number_labels, parse_label
+from ssl_transfer.data.sources.listing import is_hidden, suffix_of
+from ssl_transfer.data.sources.parts import refuse_missing_parts
+from ssl_transfer.data.sources.storage import Storage, sampled_file
+
+_MARK = 2 * tarfile.BLOCKSIZE  # zeros, by which a tar file ends; most programs then fill a record with more
+_COMPRESSED = (".avif", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 
 
-class Members:
+class TarStorage(Storage):
     """Images inside tar files: which file, where in it, and how long."""
 
-    def __init__(self, tars: list[Path], names: list[str], tar: list[int], offsets: list[int], sizes: list[int]):
-        self.tars = [str(path) for path in tars]
-        self.names = names
-        self.tar, self.offsets, self.sizes = np.array(tar), np.array(offsets), np.array(sizes)
+    def __init__(self, tars: Sequence[Path], names: Sequence[str], offsets: Sequence[int], sizes: Sequence[int]):
+        self._tars = sorted({str(path) for path in tars})
+        number = {path: place for place, path in enumerate(self._tars)}
+        self._tar = np.array([number[str(path)] for path in tars])
+        self._names, self._offsets, self._sizes = list(names), np.array(offsets), np.array(sizes)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._names)
 
     def read(self, place: int) -> bytes:
         """The member's content."""
-        with open(self.tars[self.tar[place]], "rb", buffering=0) as file:
-            file.seek(int(self.offsets[place]))
-            return file.read(int(self.sizes[place]))
+        with open(self._tars[self._tar[place]], "rb", buffering=0) as file:
+            file.seek(int(self._offsets[place]))
+            return file.read(int(self._sizes[place]))
 
     def name(self, place: int) -> str:
         """Tar file and member."""
-        return f"{self.tars[self.tar[place]]}:{self.names[place]}"
+        return f"{self._tars[self._tar[place]]}:{self._names[place]}"
 
     def key(self, place: int) -> str:
-        """Tar file without its folder, member and size."""
-        return f"{Path(self.tars[self.tar[place]]).name}:{self.names[place]} {self.sizes[place]}"
+        """Tar file without its folder, and member."""
+        return f"{Path(self._tars[self._tar[place]]).name}:{self._names[place]}"
 
-    def modified(self) -> float:
-        """When the newest tar file was changed."""
-        return max(Path(path).stat().st_mtime for path in self.tars)
+    def sample(self, place: int) -> bytes:
+        """Of the member."""
+        return sampled_file(self._tars[self._tar[place]], int(self._offsets[place]), int(self._sizes[place]))
+
+    def changed(self) -> Int64[np.ndarray, " _"]:
+        """Each tar file."""
+        return np.array([os.stat(path).st_mtime_ns for path in self._tars])
 
 
-def find_shards(root: Path, split: str) -> Pictures:
+def find_shards(root: Path, split: str, *, labels: str = "auto", image: str | None = None) -> EncodedImages:
     """The images of the tar files ``root / split`` (with wildcards), of all in that folder, or named ``split-*.tar``.
 
+    The class of a sample is its ``.cls`` member: a whole number, below 0 where it is hidden, or the name of a class.
+
+    Keyword arguments:
+        labels: ``none`` leaves all images without labels.
+        image: what the name of a sample's image goes on with after its first dot, such as ``jpg`` or ``left.png``; None
+            where each sample has one image whose name has no other dot.
+
     Raises:
-        FileNotFoundError: there is no such tar file, or no image in them.
-        ValueError: a tar file is damaged, or only some images have a class.
+        FileNotFoundError: there is no such tar file, or no image in them, or a numbered one is missing.
+        ValueError: a tar file was cut or damaged, a sample has several images or only part of the samples a class, or
+            what belongs to a sample, or what its class is, cannot be known.
     """
+    if labels not in ("auto", "none"):
+        raise ValueError(f"labels {labels} must be auto, which reads .cls members, or none.")
     root = Path(root)
     tars = _tars(root, split)
-    names: list[str] = []
-    tar: list[int] = []
-    offsets: list[int] = []
-    sizes: list[int] = []
-    labels: list[int | None] = []
-    for number, path in enumerate(tars):
-        images, classes = _read_headers(path)
-        for member in images:
-            names.append(member.name)
-            tar.append(number)
-            offsets.append(member.offset_data)
-            sizes.append(member.size)
-            labels.append(classes.get(_sample(member.name)))
-    if not names:
-        raise FileNotFoundError(f"No member of {', '.join(map(str, tars))} ends in {', '.join(SUFFIXES)}.")
-    missing = [name for name, label in zip(names, labels, strict=True) if label is None]
-    if missing and len(missing) < len(names):
-        raise ValueError(
-            f"{len(missing)} of {len(names)} images in the shards of {root} have no class, the first is {missing[0]}: "
-            "give each a .cls member with a class of 0 or more, or none."
+    left_out = Tally()
+    extension = None if image is None else image.lower().removeprefix(".")
+    samples = [sample for tar in tars for sample in _samples(tar, extension, labels == "auto", left_out)]
+    if not samples:
+        raise FileNotFoundError(
+            f"No sample in {', '.join(map(str, tars))} has an image "
+            + (f"ending in {', '.join(SUFFIXES)}" if extension is None else f"whose name goes on with {extension}")
+            + f" ({left_out.intake(0)})."
         )
-    known = None if missing else [label for label in labels if label is not None]
-    members = Members(tars, names, tar, offsets, sizes)
-    return Pictures.of_all(members, known, name=root.name, split=split)
+    names = [sample.name for sample in samples]
+    found = [sample.label for sample in samples]
+    numbers, class_names = number_labels(found, f"the shards of {root}", names.__getitem__)
+    storage = TarStorage(
+        [sample.tar for sample in samples],
+        names,
+        [sample.offset for sample in samples],
+        [sample.size for sample in samples],
+    )
+    return EncodedImages.of_all(
+        storage, numbers, name=root.name, split=split, class_names=class_names, left_out=left_out
+    )
 
 
 def _tars(root: Path, split: str) -> list[Path]:
-    patterns = [root / split, root / split / "*.tar", root / f"{split}-*.tar", root / f"{split}.tar"]
+    patterns = [split, f"{split}/*.tar", f"{split}-*.tar", f"{split}.tar"]
     for pattern in patterns:
-        found = sorted(Path(path) for path in glob.glob(str(pattern)) if Path(path).is_file())
+        found = sorted(root / path for path in glob.glob(pattern, root_dir=root) if (root / path).is_file())
+        if found and pattern != split:  # else just these are asked for
+            refuse_missing_parts(found)
         if found:
             return found
-    raise FileNotFoundError(f"There is no tar file for split {split}: looked for {', '.join(map(str, patterns))}.")
+    looked = ", ".join(str(root / pattern) for pattern in patterns)
+    raise FileNotFoundError(f"There is no tar file for split {split}: looked for {looked}.")
 
 
-def _read_headers(path: Path) -> tuple[list[tarfile.TarInfo], dict[str, int]]:
-    """The members that are images, and the class of each sample that has one; a negative one is none."""
-    images, classes = [], {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                if member.name.lower().endswith(SUFFIXES):
-                    images.append(member)
-                elif member.name.endswith(".cls"):
-                    content = archive.extractfile(member)
-                    assert content is not None
-                    label = int(content.read())
-                    if label >= 0:  # negative: hidden
-                        classes[_sample(member.name)] = label
-    except (tarfile.TarError, ValueError) as error:
-        raise ValueError(f"{path} is no whole, uncompressed tar file of samples ({error}): write it again.") from error
-    if images and images[-1].offset_data + images[-1].size > path.stat().st_size:
-        raise ValueError(f"{path} ends within its last image {images[-1].name}: get it again.")
-    return images, classes
+class _Sample(NamedTuple):
+    """Where an image lies, and its class."""
+
+    tar: Path
+    name: str
+    offset: int
+    size: int
+    label: int | str | None
 
 
-def _sample(name: str) -> str:
+def _samples(tar: Path, image: str | None, with_labels: bool, left_out: Tally) -> list[_Sample]:
+    """The samples of a tar file that have an image, in the order of their images."""
+    found = []
+    with tar.open("rb") as file:
+        for sample, members in _by_sample(tar, left_out).items():
+            chosen = _image_of(f"{tar}:{sample}", members, image)
+            if chosen is None:
+                left_out.leave_out("samples without an image", sample)
+                continue
+            label = None
+            if with_labels and "cls" in members:
+                file.seek(members["cls"].offset_data)
+                label = parse_label(file.read(min(members["cls"].size, 4096)), f"{tar}:{members['cls'].name}")
+            member = members[chosen]
+            found.append(_Sample(tar, member.name, member.offset_data, member.size, label))
+            for extension, other in members.items():
+                if extension not in (chosen, "cls"):
+                    _leave_out(other.name, extension, left_out)
+    return sorted(found, key=lambda sample: sample.offset)
+
+
+def _by_sample(tar: Path, left_out: Tally) -> dict[str, dict[str, tarfile.TarInfo]]:
+    """The files in a tar file by their sample, and those of each by what follows the first dot of their name."""
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    for member in _members(tar):
+        sample, extension = _split(member.name)
+        if member.isdir():
+            continue
+        if any(is_hidden(part) for part in member.name.split("/") if part not in ("", ".", "..")):
+            left_out.leave_out(HIDDEN, member.name)
+        elif not member.isreg() or member.issparse():
+            if _is_image(extension) or extension == "cls":
+                raise ValueError(f"{tar}:{member.name} is a link, or has holes: pack the files themselves.")
+            _leave_out(member.name, extension, left_out)
+        elif extension in samples.setdefault(sample, {}):
+            raise ValueError(f"{tar} has two members {member.name}: which of them is meant cannot be known.")
+        else:
+            samples[sample][extension] = member
+    return samples
+
+
+def _image_of(sample: str, members: Collection[str], image: str | None) -> str | None:
+    """Which of a sample's members, by the ends of their names, is its image, if it has one."""
+    images = [extension for extension in members if _is_image(extension)]
+    plain = [extension for extension in images if "." not in extension]
+    dotted = [extension for extension in members if extension.endswith(".cls")]
+    if image is None and not plain:
+        dotted += images
+    if dotted:
+        raise ValueError(
+            f"{sample}.{dotted[0]} is of the sample {sample}, since a sample's name ends at its first dot: name "
+            "samples without dots, or, if each has several images of such names, choose one, such as image=left.png."
+        )
+    if image is not None:
+        return image if image in members else None
+    if len(plain) > 1:
+        raise ValueError(f"{sample} has the images {', '.join(plain)}: choose one, such as image={plain[0]}.")
+    return plain[0] if plain else None
+
+
+def _leave_out(name: str, extension: str, left_out: Tally) -> None:
+    if _is_image(extension):
+        left_out.leave_out("further images of samples", name)
+    else:
+        left_out.leave_out(f"members ending in {suffix_of(f'x.{extension}')}", name)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A member's sample, its name up to the first dot, and what follows, in small letters as webdataset has it."""
     folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]
+    stem, _, extension = file.partition(".")
+    return folder + slash + stem, extension.lower()
+
+
+def _is_image(extension: str) -> bool:
+    return suffix_of(f"x.{extension}") in SUFFIXES
+
+
+def _members(tar: Path) -> list[tarfile.TarInfo]:
+    """The headers of a tar file, which must be whole: Python's tarfile reads one that was cut as a shorter one."""
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            members, end = list(archive), archive.offset
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        raise ValueError(f"{tar} is no whole, uncompressed tar file ({error}): write it again.") from error
+    with tar.open("rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        file.seek(end)
+        if any(file.read(2 * tarfile.RECORDSIZE)):
+            raise ValueError(f"{tar} is damaged at byte {end}, or is two tar files in one: write it again.")
+        if length < end + _MARK:
+            raise ValueError(f"{tar} does not end as a tar file does: it was cut, or not written to its end.")
+        padded = -(-(end + _MARK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+        if length not in (end + _MARK, padded) or (members and _ends_in_zeros(file, members[-1])):
+            raise ValueError(f"{tar} ends in {length - end} zeros: part of it was not written: write it again.")
+    return members
+
+
+def _ends_in_zeros(file: BinaryIO, member: tarfile.TarInfo) -> bool:
+    """Whether the end of a file that is compressed, and so has none, is zeros."""
+    count = min(member.size, tarfile.BLOCKSIZE)
+    file.seek(member.offset_data + member.size - count)
+    return count > 0 and suffix_of(member.name) in _COMPRESSED and not any(file.read(count))

@@ -14,7 +14,8 @@ from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_transfer.data.sources.encoded import Pictures
+from ssl_transfer.data.sources.broken import describe
+from ssl_transfer.data.sources.encoded import EncodedImages
 
 _ROWS_AT_ONCE = 32  # decoded by one worker before the next takes over: small, so that the first step starts soon
 _STEPS_AHEAD = 2
@@ -26,14 +27,14 @@ IndexOf = Callable[[int], Int64[Tensor, " n"]]
 class StreamedPixels:
     """What ``pixels`` of :class:`Images` is where the images do not fit: the same shape, device and rows."""
 
-    pictures: Pictures
+    encoded: EncodedImages
     canvas: int  # the side to which an image is brought
     size: int  # the side of its middle that is kept
     workers: int
     device: torch.device = torch.device("cpu")
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.encoded)
 
     @property
     def shape(self) -> torch.Size:
@@ -43,7 +44,7 @@ class StreamedPixels:
     @property
     def fingerprint(self) -> str:
         """Names and sizes of the files, and of the canvas."""
-        return f"{self.pictures.fingerprint} {self.canvas} {self.size}"
+        return f"{self.encoded.fingerprint} {self.canvas} {self.size}"
 
     def to(self, device: torch.device | str) -> "StreamedPixels":
         """The same pixels, brought to another device once they are decoded."""
@@ -52,8 +53,8 @@ class StreamedPixels:
     def __getitem__(self, rows: slice | Int[Tensor, " m"]) -> UInt8[Tensor, "m 3 size size"]:
         """These rows now, decoded by threads of this process."""
         places = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
-        pixels, broken = self.pictures.decode_in_threads(places.tolist(), self.canvas)
-        _refuse(self.pictures, broken)
+        pixels, broken = self.encoded.decode_in_threads(places.tolist(), self.canvas)
+        _refuse(self.encoded, broken)
         return _middle(pixels, self.size).to(self.device)
 
     def middle(self, size: int) -> "StreamedPixels":
@@ -62,7 +63,7 @@ class StreamedPixels:
 
     def select(self, rows: Int[Tensor, " m"]) -> "StreamedPixels":
         """These rows, still not decoded."""
-        return replace(self, pictures=self.pictures.select(rows.cpu().long()))
+        return replace(self, encoded=self.encoded.select(rows.cpu().long()))
 
     def parts(self, rows: slice, size: int) -> Iterator[UInt8[Tensor, "m 3 size size"]]:
         """These rows in order, ``size`` at a time, decoded ahead by the workers."""
@@ -102,7 +103,7 @@ class PixelReader:
         parts = []
         for _ in range(-(-rows // _ROWS_AT_ONCE)):
             part, broken = next(self._coming)
-            _refuse(self.pixels.pictures, broken)
+            _refuse(self.pixels.encoded, broken)
             parts.append(part.to(self.pixels.device, non_blocking=True))
         self._next = step + 1
         return torch.cat(parts)
@@ -116,7 +117,7 @@ class PixelReader:
         workers = self.pixels.workers
         parts_a_step = -(-rows // _ROWS_AT_ONCE)
         loader = DataLoader(
-            _Decoder(self.pixels.pictures, self.pixels.canvas, self.pixels.size),
+            _Decoder(self.pixels.encoded, self.pixels.canvas, self.pixels.size),
             batch_sampler=_Coming(self.index_of, first, self.steps),
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
@@ -141,11 +142,11 @@ class _Coming:
 
 
 class _Decoder(Dataset):
-    def __init__(self, pictures: Pictures, canvas: int, size: int):
-        self.pictures, self.canvas, self.size = pictures, canvas, size
+    def __init__(self, encoded: EncodedImages, canvas: int, size: int):
+        self.encoded, self.canvas, self.size = encoded, canvas, size
 
     def __getitems__(self, rows: list[int]) -> tuple[Tensor, dict[int, str]]:
-        pixels, broken = self.pictures.decode(rows, self.canvas)
+        pixels, broken = self.encoded.decode(rows, self.canvas)
         return _middle(pixels, self.size), broken
 
 
@@ -167,7 +168,7 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _refuse(pictures: Pictures, broken: dict[int, str]) -> None:
+def _refuse(encoded: EncodedImages, broken: dict[int, str]) -> None:
     if broken:
-        listed = ", ".join(f"{pictures.file_name(row)} ({why})" for row, why in broken.items())
+        listed = describe(encoded, broken)
         raise ValueError(f"{len(broken)} images cannot be decoded: {listed}. Start again to have all files checked.")

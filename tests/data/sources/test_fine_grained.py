@@ -91,10 +91,10 @@ def write_in_shop(root: Path) -> None:
     base.joinpath("Eval", "list_eval_partition.txt").write_text("\n".join(lines) + "\n")
 
 
-def names_and_labels(pictures) -> list[tuple[str, int]]:
-    paths = [Path(pictures.file_name(row)) for row in range(len(pictures))]
+def names_and_labels(encoded) -> list[tuple[str, int]]:
+    paths = [Path(encoded.file_name(row)) for row in range(len(encoded))]
     assert all(path.is_file() for path in paths)
-    return [(path.name, label) for path, label in zip(paths, pictures.labels.tolist(), strict=True)]
+    return [(path.name, label) for path, label in zip(paths, encoded.labels.tolist(), strict=True)]
 
 
 def test_cub_trains_on_its_first_hundred_species(tmp_path):
@@ -175,6 +175,27 @@ def test_folders_of_classes_are_split_by_class_in_the_order_of_their_names(tmp_p
             find_fine_grained("folder", tmp_path, "train", train_classes=wrong)
 
 
+def test_folders_of_classes_may_be_links_and_hidden_ones_are_none(tmp_path):
+    for place in ("birds/auk/1.png", "birds/.thumbs/1.png", "disk/crow/2.png", "birds/dove/3.png"):
+        write_image(tmp_path / place)
+    (tmp_path / "birds" / "crow").symlink_to(tmp_path / "disk" / "crow")
+    (tmp_path / "birds" / "empty").mkdir()
+    train, test = (
+        find_fine_grained("folder", tmp_path / "birds", split, train_classes=2) for split in ("train", "test")
+    )
+    assert names_and_labels(train) == [("1.png", 0), ("2.png", 1)] and names_and_labels(test) == [("3.png", 0)]
+    assert [part.first for part in train.intake.left_out] == [(".thumbs/",)]
+
+
+def test_an_image_beside_folders_of_classes_is_refused_or_left_out(tmp_path):
+    for place in ("auk/1.png", "dove/2.png", "cover.png"):
+        write_image(tmp_path / place)
+    with pytest.raises(ValueError, match=r"1 images beside its class folders \(the first is cover\.png\)"):
+        find_fine_grained("folder", tmp_path, "train", train_classes=1)
+    images = load_images("folder", tmp_path, split="train", image_size=8, train_classes=1, labels="folders")
+    assert images.labels.tolist() == [0] and images.intake.left_out[0].first == ("cover.png",)
+
+
 @pytest.mark.parametrize(
     "dataset, write, lost, words",
     [
@@ -214,6 +235,19 @@ def test_a_list_that_cannot_be_read_is_named_with_its_line(tmp_path):
     savemat(tmp_path / "stanford_cars" / "cars_annos.mat", {"other": np.zeros(3)})
     with pytest.raises(ValueError, match="cars_annos.mat does not hold annotations"):
         find_fine_grained("cars", tmp_path, "train")
+
+
+def test_a_list_that_is_not_whole_is_refused(tmp_path):
+    write_cub(tmp_path)
+    listing = tmp_path / "CUB_200_2011" / "image_class_labels.txt"
+    listing.write_text("".join(listing.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(ValueError, match="names 7 images and image_class_labels.txt classes of 6"):
+        find_fine_grained("cub", tmp_path, "train")
+    write_in_shop(tmp_path)
+    listing = tmp_path / "In-shop Clothes Retrieval Benchmark" / "Eval" / "list_eval_partition.txt"
+    listing.write_text("".join(listing.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match="announces 7 images and lists 6: get the list again"):
+        find_fine_grained("in_shop", tmp_path, "train")
 
 
 def test_unknown_names_are_refused_with_what_there_is(tmp_path):

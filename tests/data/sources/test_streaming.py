@@ -5,9 +5,10 @@ import shutil
 import pytest
 import torch
 
+from ssl_transfer.data import load_images
 from ssl_transfer.data.batches import Batches
-from ssl_transfer.data.sources.datasets import load_images
-from ssl_transfer.data.sources.encoded import Files
+from ssl_transfer.data.sources.encoded import EncodedImages
+from ssl_transfer.data.sources.storage import FileStorage
 from ssl_transfer.data.views.augment import Augment
 
 VIEWS = [Augment(16, crop_scale=(0.3, 1.0), flip=0.5)] * 2
@@ -22,7 +23,7 @@ def tree(tmp_path, save):
 
 
 def load(root, **options):
-    return load_images("folder", root, **dict(split="train", download=False, image_size=20) | options)
+    return load_images("folder", root, **dict(split="train", image_size=20) | options)
 
 
 def same_batch(ours, theirs):
@@ -102,17 +103,39 @@ def test_images_beyond_the_limit_are_streamed_unless_told_otherwise(tree, monkey
     assert not load(tree).resident and load(tree, resident=True).resident
 
 
-def test_a_fingerprint_reads_no_file_and_knows_names_sizes_and_canvas(tree, tmp_path_factory):
+def test_a_streamed_fingerprint_is_of_names_content_and_canvas_wherever_the_files_lie(tree, tmp_path_factory):
     before = load(tree, resident=False).fingerprint
     moved = tmp_path_factory.mktemp("moved") / "elsewhere"
     shutil.copytree(tree, moved)
-    assert load(moved, resident=False).fingerprint == before
+    for path in moved.rglob("*.*"):
+        os.utime(path, (1, 1))
+    assert load(moved, resident=False).fingerprint == load(moved, decode=False).fingerprint == before
     assert load(tree, resident=False, image_size=24).fingerprint != before
-    (moved / "train" / "a" / "00.png").rename(moved / "train" / "a" / "00x.png")
-    renamed = load(moved, resident=False).fingerprint
-    with (moved / "train" / "a" / "00x.png").open("ab") as file:
-        file.write(b" ")
-    assert len({before, renamed, load(moved, resident=False).fingerprint}) == 3
+    image = moved / "train" / "a" / "00.png"
+    content = image.read_bytes()
+    image.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    changed = load(moved, decode=False).fingerprint
+    image.write_bytes(content)
+    image.rename(image.with_name("00x.png"))
+    assert len({before, changed, load(moved, resident=False).fingerprint}) == 3
+
+
+def test_splits_of_equal_names_sizes_and_labels_have_different_fingerprints(tmp_path, save):
+    for split, shade in (("train", 255), ("test", 100)):
+        for number in range(4):
+            save(tmp_path / split / "ab"[number % 2] / f"{number}.bmp", 16, 16, shade + number)
+    sizes = {path.stat().st_size for path in tmp_path.rglob("*.bmp")}
+    assert len(sizes) == 1
+    for options in ({"resident": True}, {"resident": False}, {"decode": False}):
+        train, test = (load(tmp_path, split=split, **options) for split in ("train", "test"))
+        assert torch.equal(train.labels, test.labels) and train.fingerprint != test.fingerprint
+
+
+def test_a_part_has_the_fingerprint_of_its_images_in_their_order(tree):
+    images = load(tree, decode=False)
+    chosen = torch.tensor([5, 80, 7])
+    assert images.subset(chosen).fingerprint == load(tree, resident=False).subset(chosen).fingerprint
+    assert len({images.subset(chosen[order]).fingerprint for order in ([0, 1, 2], [1, 0, 2], [0, 1])}) == 3
 
 
 def breaks(path):
@@ -136,28 +159,55 @@ def test_skipped_files_leave_the_same_images_streamed_and_resident(tree):
     assert same_batch(batches(streamed).batch(3), batches(resident).batch(3))
 
 
-def test_files_are_checked_once_and_again_when_one_has_changed(tree, tmp_path_factory):
+@pytest.fixture
+def checks(monkeypatch):
+    """The number of images that were decoded to be checked, each time that a data set was."""
+    counts = []
+    decode = EncodedImages.decode_in_threads
+    monkeypatch.setattr(
+        EncodedImages,
+        "decode_in_threads",
+        lambda self, rows, size: counts.append(len(rows)) or decode(self, rows, size),
+    )
+    return counts
+
+
+def test_files_are_checked_once_and_again_when_one_has_changed(tree, tmp_path_factory, checks):
+    memory = tmp_path_factory.mktemp("memory")
+    image = tree / "train" / "a" / "04.jpg"
+    for change in (lambda: None, lambda: os.utime(image, (1, 1)), lambda: breaks(image)):  # the last keeps the date
+        change()
+        checks.clear()
+        for _ in range(2):
+            images = load(tree, resident=False, memory=memory, on_error="skip")
+        assert checks == [90]
+    assert len(images) == 89
+
+
+@pytest.mark.parametrize(
+    "note", ["", "[]", "null", "{}", '{"a": 1}', '{"images": 90, "broken": {"90": "x"}}', '{"images": 9, "broken": {}}']
+)
+def test_a_damaged_note_of_broken_images_is_not_believed(tree, tmp_path_factory, note, checks):
     memory = tmp_path_factory.mktemp("memory")
     load(tree, resident=False, memory=memory)
-    broken = tree / "train" / "a" / "04.jpg"
-    breaks(broken)
-    assert len(load(tree, resident=False, memory=memory)) == 90  # not looked at a second time
-    os.utime(broken)
-    for _ in range(2):
-        assert len(load(tree, resident=False, memory=memory, on_error="skip")) == 89
+    (path,) = memory.iterdir()
+    written = path.read_text()
+    path.write_text(note)
+    assert len(load(tree, resident=False, memory=memory)) == 90
+    assert checks == [90, 90] and path.read_text() == written
 
 
 def test_a_file_that_cannot_be_read_is_not_remembered_as_broken(tree, tmp_path_factory, monkeypatch):
-    memory, read = tmp_path_factory.mktemp("memory"), Files.read
+    memory, read = tmp_path_factory.mktemp("memory"), FileStorage.read
 
     def fail(files, place):
-        if files.paths[place].endswith("04.jpg"):
+        if files.name(place).endswith("04.jpg"):
             raise OSError(5, "Input/output error")
         return read(files, place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "read", fail)
-        with pytest.raises(ValueError, match=r"04\.jpg \(cannot be read: .*Input/output error"):
+        patch.setattr(FileStorage, "read", fail)
+        with pytest.raises(ValueError, match=r"04\.jpg \(cannot be read: Input/output error\)"):
             load(tree, resident=False, memory=memory)
     assert len(load(tree, resident=False, memory=memory)) == 90
 

@@ -229,8 +229,8 @@ def test_a_padded_crop_larger_than_the_padded_image_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_compiled_views_equal_torchvisions_in_any_batch_after_nine_compilations(threads):
-    program = [sys.executable, "-m", "tests.data.compiled_views", str(threads)]
-    done = subprocess.run(program, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    program = [sys.executable, "-m", "tests.data.views.compiled_views", str(threads)]
+    done = subprocess.run(program, cwd=Path(__file__).parents[3], check=True, capture_output=True, text=True)
     depending, compilations, difference = done.stdout.split()
     assert int(depending) == 0
     # Conversion, blend, hue and put, each for one image and for any other number; put for one of many too.
