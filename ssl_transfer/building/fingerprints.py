@@ -44,12 +44,11 @@ def _images(recipe: config.Recipe, splits: OpenSplits) -> str | None:
 def _teacher(recipe: config.Recipe) -> str | None:
     """Of the content of the teacher's file, or of the files in its folder that make the model."""
     teacher = recipe.teacher
-    if teacher is None or (teacher.file or teacher.checkpoint) is None:
+    if teacher is None or teacher.path is None:
         return None
-    folder = Path(teacher.checkpoint or "")
-    in_folder = [folder / name for name in ("config.json", "model.safetensors", "head/model.safetensors")]
+    in_folder = [teacher.path / name for name in ("config.json", "model.safetensors", "head/model.safetensors")]
     digest = hashlib.sha256()
-    for path in [Path(teacher.file)] if teacher.file else in_folder:
+    for path in [teacher.path] if teacher.file else in_folder:
         if path.is_file():
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

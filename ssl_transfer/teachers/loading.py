@@ -20,11 +20,12 @@ def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel,
     report: list[str] = []
     no_projection = "a published network comes without one"
     if teacher.file is not None:
-        assert teacher.backbone is not None  # the schema asks for it
+        assert teacher.backbone is not None and teacher.path is not None  # the schema asks for the backbone
         model, loaded = load_foreign(
-            Path(teacher.file),
+            teacher.path,
             backbone=teacher.backbone,
             format=teacher.format or "auto",
+            prefix=teacher.prefix,
             stem=teacher.stem or "default",
             **prepared,
         )
@@ -34,7 +35,8 @@ def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel,
     elif teacher.torchvision is not None:
         model = EmbeddingModel(torchvision_pretrained(teacher.torchvision, **prepared))
     else:
-        source = folder or Path(teacher.checkpoint or "")
+        source = folder or teacher.path
+        assert source is not None  # one of the five sources is given, and these two are left
         model, no_projection = load_model(source)[0], "its run had none"
     if teacher.output != "features" and model.head is None:
         raise ValueError(

@@ -25,8 +25,10 @@ SOURCES = ("recipe", "checkpoint", "timm", "torchvision", "file")
 class Teacher(Section):
     """Where the teacher comes from (one of five), and which of its outputs is transferred.
 
-    A file of another tool needs the name of its ``backbone``. ``mean``, ``std`` and ``image_size`` replace what a
-    published network brings; a file needs them where its format does not fix them. They are never those of the data.
+    A file of another tool needs the name of its ``backbone``, and a ``prefix`` where it has the weights of that network
+    more than once. ``mean``, ``std`` and ``image_size`` replace what a published network brings; a file needs them
+    where its format does not fix them. They are never those of the data. A ``~`` at the beginning of ``checkpoint`` or
+    ``file`` is the home folder.
     """
 
     recipe: "Recipe | None" = None
@@ -35,6 +37,7 @@ class Teacher(Section):
     torchvision: str | None = None  # pretrained, as resnet50 or resnet50.IMAGENET1K_V1
     file: str | None = None  # a checkpoint of another tool
     format: Annotated[str, AfterValidator(_known_format)] | None = None  # of the file; null and auto: by its names
+    prefix: str | None = None  # the dotted name in the file below which the backbone's weights are; null: looked for
     backbone: str | None = None  # timm's name of the network in the file
     stem: Literal["default", "cifar"] | None = None
     mean: Color | None = None
@@ -51,9 +54,8 @@ class Teacher(Section):
         source = given[0]
         if source == "file" and self.backbone is None:
             raise ValueError("file needs backbone, timm's name of the network in it, for example backbone: resnet50")
-        allowed = {"file": ("format", "backbone", "stem", *_PREPARED), "timm": _PREPARED, "torchvision": _PREPARED}
-        keys = ("format", "backbone", "stem", *_PREPARED)
-        extra = [key for key in keys if getattr(self, key) is not None and key not in allowed.get(source, ())]
+        allowed = {"file": _OF_A_FILE, "timm": _PREPARED, "torchvision": _PREPARED}
+        extra = [key for key in _OF_A_FILE if getattr(self, key) is not None and key not in allowed.get(source, ())]
         if extra:
             raise ValueError(f"{', '.join(extra)} cannot be given with {source}, which brings its own: leave out")
         return self
@@ -67,5 +69,12 @@ class Teacher(Section):
             return f"{self.backbone} of {Path(self.file).name}"
         return self.timm or self.torchvision or Path(self.checkpoint or "").name
 
+    @property
+    def path(self) -> Path | None:
+        """The ``file`` or the folder of the ``checkpoint``, with the home folder in the place of ``~``."""
+        given = self.file or self.checkpoint
+        return None if given is None else Path(given).expanduser()
+
 
 _PREPARED = ("mean", "std", "image_size")
+_OF_A_FILE = ("format", "prefix", "backbone", "stem", *_PREPARED)
