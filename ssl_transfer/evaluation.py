@@ -155,6 +155,8 @@ def _parser(program: str, section: type[ScoreSection]) -> argparse.ArgumentParse
         "--file", type=path_argument, metavar="FILE", help="a checkpoint of another tool; needs --backbone"
     )
     parser.add_argument("--backbone", metavar="NAME", help="timm's name of the network in --file")
+    parser.add_argument("--format", default="auto", help="the tool that saved --file; default: by its names")
+    parser.add_argument("--prefix", help="the name in --file below which its weights are, if they are there twice")
     parser.add_argument("--stem", default="default", choices=["default", "cifar"], help="of the network in --file")
     parser.add_argument("--mean", type=float, nargs="+", help="of a published network, where it is not known or other")
     parser.add_argument("--std", type=float, nargs="+", help="likewise")
@@ -228,7 +230,8 @@ def _published(kind: str, name: str, given: argparse.Namespace) -> EmbeddingMode
     if kind == "file":
         if given.backbone is None:
             raise UserError("--file needs --backbone, timm's name of the network in it, for example resnet50")
-        model, report = load_foreign(Path(name), backbone=given.backbone, stem=given.stem, **prepared)
+        named = {"format": given.format, "prefix": given.prefix, "stem": given.stem}
+        model, report = load_foreign(Path(name), backbone=given.backbone, **named, **prepared)
         if PartialState().is_main_process:
             print("\n".join(report.lines()), file=sys.stderr)
         return model

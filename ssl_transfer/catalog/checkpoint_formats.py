@@ -18,20 +18,26 @@ UNNORMALIZED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Format:
-    """How one tool names what it saves.
+    """How one tool names what it saves, and what it does that its files do not say.
 
     ``backbone``, ``head`` and ``beside`` are prefixes of names, after one of ``containers``; the first that occurs is
     taken. A file is of this format if it has a backbone prefix, all of ``beside`` and none of ``lacks``.
+
+    What a row knows beyond names (the head's activations, ``preprocessing``, ``adapt``) is assumed of a file whose
+    names are the tool's own. Where they are ``everyday`` words, which other programs use too, it is assumed only if the
+    format is named.
     """
 
     name: str
-    backbone: tuple[str, ...]
+    backbone: tuple[str, ...] = ()
     head: tuple[str, ...] = ()  # of a perceptron with ReLU; none: only features can be had
     beside: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
     containers: tuple[str, ...] = ("state_dict.", "model.", "")
     preprocessing: dict[str, Any] = field(default_factory=dict)  # mean, std, image_size where the tool fixes them
     adapt: str | None = None  # a function of adaptations.py, where the tool's network computes something else
+    arch: tuple[str, ...] = ()  # what the file has to say of its network for ``adapt`` to be certain; none: nothing
+    everyday: bool = False
 
     def place(self, names: Iterable[str]) -> tuple[str, str] | None:
         """The container and the backbone prefix by which ``names`` are of this format, or None."""
@@ -62,6 +68,7 @@ FORMATS = (
         beside=("momentum_encoder.",),
         preprocessing=IMAGENET,
         adapt="moco_v3_attention",
+        arch=("vit_small", "vit_conv_small"),  # the names of vits.py; timm's go on with the size of a patch
     ),
     # facebookresearch/moco, v1 and v2: moco/builder.py; main_moco.py saves {epoch, arch, state_dict, optimizer}
     Format("moco", ("encoder_q.",), ("encoder_q.fc.",), preprocessing=IMAGENET),
@@ -86,11 +93,11 @@ FORMATS = (
         "simsiam",
         ("encoder.",),
         ("encoder.fc.",),
-        beside=("encoder.fc.", "predictor."),
+        beside=("encoder.fc.7.running_mean", "predictor."),  # its projector of three layers ends in a batch norm
         preprocessing=IMAGENET,
     ),
     # HobbitLong/SupContrast: networks/resnet_big.py; util.py, save_model, saves {opt, model, optimizer, epoch}
-    Format("supcontrast", ("encoder.",), ("head.",), beside=("head.",)),
+    Format("supcontrast", ("encoder.",), ("head.",), beside=("head.",), everyday=True),
     # vturrisi/solo-learn: solo/methods/base.py (earlier versions say encoder); a Lightning checkpoint
     Format(
         "solo-learn",
@@ -98,6 +105,7 @@ FORMATS = (
         ("projector.",),
         beside=("classifier.",),
         adapt="solo_learn_padding",
+        everyday=True,
     ),
     # sthalles/SimCLR: models/resnet_simclr.py; simclr.py saves {epoch, arch, state_dict, optimizer}
     Format(
@@ -106,34 +114,52 @@ FORMATS = (
         ("backbone.fc.",),
         beside=("backbone.fc.0.",),
         preprocessing=UNNORMALIZED,
+        everyday=True,
     ),
     # Spijkervet/SimCLR: simclr/simclr.py; model.py, save_model, saves the state dict itself
-    Format("spijkervet-simclr", ("encoder.",), ("projector.",), beside=("projector.",), preprocessing=UNNORMALIZED),
+    Format(
+        "spijkervet-simclr",
+        ("encoder.",),
+        ("projector.",),
+        beside=("projector.",),
+        preprocessing=UNNORMALIZED,
+        everyday=True,
+    ),
     # lightly-ai/lightly: examples/pytorch_lightning/dino.py; the teacher is what is kept
     Format("lightly-dino", ("teacher_backbone.",), beside=("teacher_head.",)),
-    # lightly-ai/lightly: examples/pytorch_lightning/{simclr,moco,...}.py and examples/pytorch/
+    # lightly-ai/lightly: examples/pytorch_lightning/{simclr,moco,...}.py and examples/pytorch/. The heads of MSN (which
+    # has an anchor_backbone) and of DINO (which has a last_layer) have GELU.
     Format(
         "lightly",
-        ("backbone.", "model.backbone."),
-        ("projection_head.layers.", "model.projection_head.layers."),
-        beside=("projection_head",),
+        ("backbone.",),
+        ("projection_head.layers.",),
+        beside=("projection_head.layers.",),
+        lacks=("anchor_", "projection_head.last_layer."),
+        containers=("state_dict.model.", "state_dict.", "model.", ""),
     ),
     # HobbitLong/RepDistiller: train_teacher.py saves {epoch, model, best_acc, optimizer} and at the end {opt, model}
     Format("repdistiller", ("",), beside=("fc.", "conv1."), lacks=("layer4.",), containers=("model.",)),
+    # akamaster/pytorch_resnet_cifar10: resnet.py; trainer.py saves {state_dict, best_prec1}
+    Format("akamaster", ("",), beside=("conv1.", "layer3.", "linear."), lacks=("layer4.",), adapt="zeros_around"),
+    # D-X-Y/ResNeXt-DenseNet and what comes of it, such as he-y/soft-filter-pruning: models/resnet.py
+    Format("resnext-densenet", ("",), beside=("conv_1_3x3.", "stage_3."), adapt="zeros_behind"),
     # Lightning modules and other programs that hold a network beside a head of their own
-    Format("wrapped", ("backbone.", "encoder.", "model.", "net.", "network.", "resnet.")),
+    Format("wrapped"),
     # A network on its own, as torchvision, timm and most programs save it
-    Format("plain", ("",)),
+    Format("plain"),
 )
 
 
-def recognize(names: Iterable[str]) -> tuple[Format, str, str]:
-    """The format of a file with these ``names``, its container and its backbone prefix."""
+def recognize(names: Iterable[str], *, everyday: bool) -> tuple[Format, str, str] | None:
+    """The tool with these ``names``, its container and its backbone prefix; None if there is none.
+
+    ``everyday`` says whether to look among the tools that use words of everyone, or among the others.
+    """
     names = list(names)
     for row in FORMATS:
-        if place := row.place(names):
+        if row.everyday is everyday and (place := row.place(names)):
             return row, *place
-    raise AssertionError("plain fits every file")
+    return None
 
 
 def by_name(name: str) -> Format:

@@ -1,7 +1,10 @@
 """Any timm network as a backbone that eats images in [0, 1] and owns its preprocessing."""
 
 import difflib
-from dataclasses import dataclass
+import math
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -108,39 +111,72 @@ def create_backbone(
 ) -> Backbone:
     """Build the timm network ``name`` without its classifier and wrap it with its preprocessing.
 
-    Families with a fixed input size (vision transformers and their like) are built for ``image_size``. A
-    family whose smallest size is larger gets images resized to that size. ``pooling`` is one of timm's, where the
-    family takes it; None leaves it the family's. A network that cannot take the size
-    is refused here, by running it once, rather than at the first step.
+    Families with a fixed input size (vision transformers and their like) are built for ``image_size``. A family whose
+    smallest size is larger, or whose patches do not fill the images, gets images resized to a larger size, see
+    :func:`sized_backbone`. ``stem`` is ``default`` or ``cifar``, see :mod:`ssl_transfer.models.stems`; ``drop_path`` is
+    timm's ``drop_path_rate``. ``pooling`` is one of timm's, where the family takes it; None leaves it the family's.
+    ``mean`` and ``std`` have a value for each of ``in_chans`` channels.
+
+    Raises:
+        ValueError: there is no such network, stem or pretrained weights, or the network cannot take such images, which
+            is found by running it once here rather than at the first step.
     """
     config = _timm_config(name)
     if stem not in ("default", "cifar"):
         raise ValueError(f"there is no stem named {stem!r}: choose 'default' or 'cifar'")
     if not len(mean) == len(std) == in_chans:
         raise ValueError(f"mean {mean} and std {std} must have one value for each of the {in_chans} channels")
-    input_size = max(image_size, *(config.min_input_size or (0,))[-2:])
     options: dict[str, Any] = {}
-    if config.fixed_input_size:  # timm's promise that the network takes img_size
-        options["img_size"] = input_size
     if drop_path:  # not every family knows it
         options["drop_path_rate"] = drop_path
     if pooling is not None:
         options["global_pool"] = pooling
-    try:
-        network = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
-    except Exception as error:  # a missing keyword, no weights, no network: timm has no error type of its own
-        asked = f"{input_size} px, {in_chans} channels, pretrained {pretrained}" + "".join(
-            f", {key} {value}" for key, value in {"drop_path": drop_path, "pooling": pooling}.items() if value
-        )
-        raise ValueError(f"backbone {name!r} cannot be built for {asked} ({_one_line(error)})") from error
-    if stem == "cifar":
-        network = cifar_stem(network, name)
-    return Backbone(
-        network,
-        name=name,
-        num_features=feature_width(network, name, in_chans, input_size),
-        preprocessing=Preprocessing(tuple(mean), tuple(std), input_size),
-    )
+
+    def build(size: int) -> nn.Module:
+        if config.fixed_input_size:  # timm's promise that the network takes img_size
+            options["img_size"] = size
+        try:
+            network = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
+        except Exception as error:  # a missing keyword, no weights, no network: timm has no error type of its own
+            asked = f"{size} px, {in_chans} channels, pretrained {pretrained}" + "".join(
+                f", {key} {value}" for key, value in {"drop_path": drop_path, "pooling": pooling}.items() if value
+            )
+            raise ValueError(f"backbone {name!r} cannot be built for {asked} ({_one_line(error)})") from error
+        return cifar_stem(network, name) if stem == "cifar" else network
+
+    smallest = max(image_size, *(config.min_input_size or (0,))[-2:])
+    asked = Preprocessing(tuple(mean), tuple(std), smallest)
+    return sized_backbone(build, name, asked, own_size=config.input_size[-1], rebuild=bool(config.fixed_input_size))
+
+
+def sized_backbone(
+    build: Callable[[int], nn.Module], name: str, asked: Preprocessing, *, own_size: int, rebuild: bool
+) -> Backbone:
+    """The network that ``build`` makes for a size in pixels, at the first size from that asked for that it sees whole.
+
+    Patches of 16 px fill 32 px and leave out almost half of 30 px, so a network of such patches gets images of 30 px
+    brought to 32. ``own_size`` is that of its published weights and is kept in any case: they were trained so.
+    ``rebuild`` says that the network is built for one size; else the same one is run at each.
+
+    Raises:
+        ValueError: the network cannot take such images, does not pool, or leaves out edges at larger sizes too.
+    """
+    if len(asked.mean) != len(asked.std):
+        raise ValueError(f"mean {asked.mean} and std {asked.std} must have one value for each channel")
+    size, in_chans = asked.input_size, len(asked.mean)
+    network = build(size)
+    width, whole = _trial(network, name, in_chans, size)
+    step = _first_stride(network) if rebuild else 1
+    while not whole and asked.input_size != own_size:
+        size += step - size % step
+        if size > asked.input_size + 64:  # twice the largest patch in timm
+            raise ValueError(
+                f"backbone {name!r} leaves out the right and lower edges of images of {asked.input_size} px: choose "
+                "another size or another backbone"
+            )
+        network = build(size) if rebuild else network
+        width, whole = _trial(network, name, in_chans, size)
+    return Backbone(network, name=name, num_features=width, preprocessing=replace(asked, input_size=size))
 
 
 def _timm_config(name: str) -> PretrainedCfg:
@@ -156,26 +192,39 @@ def _timm_config(name: str) -> PretrainedCfg:
         raise ValueError(f"there are no weights named {name!r} in timm: of {architecture} it has {tags}") from error
 
 
-def feature_width(network: nn.Module, name: str, in_chans: int, input_size: int) -> int:
-    """The width of what ``network`` gives for images of ``input_size``, by running it once.
+def _trial(network: nn.Module, name: str, in_chans: int, size: int) -> tuple[int, bool]:
+    """The width of what ``network`` gives for images of ``size``, and whether it sees them whole, by running it once.
+
+    Whatever a network computes of a pixel that is no number is no number either, through gates and zero weights too.
+    One such pixel near the last corner shows whether there are edges that the network leaves out, as a grid of patches
+    does that ends before the image does. The last hundredth may be: strides without padding leave out a row.
 
     Raises:
         ValueError: it cannot take such images, or does not pool.
     """
+    images = torch.zeros(2, in_chans, size, size)
+    last = -1 - size // 100
+    images[1, :, last, last] = math.nan
+    training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            features = network(torch.zeros(2, in_chans, input_size, input_size))
+            features = network(images)
     except Exception as error:  # each family fails in its own way: assertions, shapes, indices
         raise ValueError(
-            f"backbone {name!r} cannot take images of {input_size} px: choose larger images or another "
+            f"backbone {name!r} cannot take images of {size} px: choose larger images or another "
             f"backbone ({_one_line(error)})"
         ) from error
-    network.train()
+    network.train(training)
     if features.ndim != 2:
         raise ValueError(f"backbone {name!r} does not pool: its output is {features.ndim}-dimensional, choose another")
-    return features.shape[1]
+    return features.shape[1], bool(features.isnan().any())
+
+
+def _first_stride(network: nn.Module) -> int:
+    """The stride of the first convolution, a patch's size where that makes patches."""
+    return next((module.stride[0] for module in network.modules() if isinstance(module, nn.Conv2d)), 1)
 
 
 def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {textwrap.shorten(str(error), 200, placeholder=' ...')}"

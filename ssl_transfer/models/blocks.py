@@ -1,6 +1,7 @@
 """The blocks that small networks for small images are stacked from: ``block(in_channels, out_channels, stride)``."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
@@ -78,6 +79,22 @@ class VGGBlock(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         pool = nn.Identity() if stride == 1 else nn.MaxPool2d(stride)
         super().__init__(pool, nn.Conv2d(in_channels, out_channels, 3, padding=1), norm_relu(out_channels))
+
+
+class ZeroPadding(nn.Module):
+    """A shortcut without weights: each ``stride``-th pixel, and zeros for the channels that it has too few.
+
+    Option A of He et al. (CVPR 2016). ``before`` of the zeros stand before the channels, the others behind them.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, before: int = 0):
+        super().__init__()
+        self.added, self.stride, self.before = out_channels - in_channels, stride, before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave out pixels, then add channels of zeros."""
+        kept = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(kept, (0, 0, 0, 0, self.before, self.added - self.before))
 
 
 def norm_relu(channels: int) -> nn.Sequential:

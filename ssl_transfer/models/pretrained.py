@@ -1,12 +1,14 @@
 """Published networks with the weights and the preprocessing they were published with."""
 
 import difflib
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import timm
 from torch import Tensor, nn
 
-from ssl_transfer.models.backbones import Backbone, Preprocessing, feature_width
+from ssl_transfer.models.backbones import Backbone, Preprocessing, sized_backbone
 
 Color = tuple[float, ...]
 
@@ -17,25 +19,27 @@ def timm_pretrained(
     """The timm network ``name`` with its pretrained weights, at the input size and normalization of these weights.
 
     ``name`` is one of ``timm.list_pretrained()``, or ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER``. ``mean``, ``std``
-    and ``image_size`` replace what the weights bring; one value in ``mean`` and ``std`` builds it for one channel.
+    and ``image_size`` replace what the weights bring; one value in ``mean`` and ``std`` builds it for one channel. A
+    network whose patches do not fill ``image_size`` is built for the next size that they do. It is in eval mode.
 
     Raises:
-        ValueError: there is no such network, it has no weights or they cannot be had.
+        ValueError: there is no such network, it has no weights or they cannot be had, it cannot take such images, or
+            ``mean`` and ``std`` are not of the same length.
     """
     options: dict[str, Any] = {"pretrained": True, "num_classes": 0}
     if mean is not None:
         options["in_chans"] = len(mean)
-    network = _timm(name, options)
-    config = network.pretrained_cfg
-    if image_size is not None and config.get("fixed_input_size") and config["input_size"][-1] != image_size:
-        network = _timm(name, {**options, "img_size": image_size})
-    return _wrap(
-        network,
-        name,
-        mean or tuple(config["mean"]),
-        std or tuple(config["std"]),
-        image_size or config["input_size"][-1],
+    published = _timm(name, options)
+    config = published.pretrained_cfg
+    own_size, fixed = config["input_size"][-1], bool(config.get("fixed_input_size"))
+
+    def build(size: int) -> nn.Module:
+        return _timm(name, {**options, "img_size": size}) if fixed and size != own_size else published
+
+    asked = Preprocessing(
+        tuple(mean or config["mean"]), tuple(std or config["std"]), own_size if image_size is None else image_size
     )
+    return sized_backbone(build, name, asked, own_size=own_size, rebuild=fixed).eval()
 
 
 def torchvision_pretrained(
@@ -44,10 +48,12 @@ def torchvision_pretrained(
     """The torchvision network ``name`` (or ``name.WEIGHTS``) with its pretrained weights, prepared as its weights ask.
 
     A ResNet becomes timm's ResNet, which has the same weights and gives feature maps too. Any other network stays
-    torchvision's own, and its features are what enters its last linear layer.
+    torchvision's own, and its features are what enters its last linear layer. ``mean``, ``std`` and ``image_size``
+    replace what the weights bring. It is in eval mode.
 
     Raises:
-        ValueError: there is no such network or there are no such weights.
+        ValueError: there is no such network or there are no such weights, the network has no linear layer or cannot
+            take such images, or ``mean`` and ``std`` are not of the same length.
     """
     import torchvision.models as published
 
@@ -67,13 +73,12 @@ def torchvision_pretrained(
     weights = available[tag] if tag else available["DEFAULT"]
     prepared = weights.transforms()
     state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    return _wrap(
-        _torchvision(architecture, state),
-        name,
-        mean or tuple(prepared.mean),
-        std or tuple(prepared.std),
-        image_size or prepared.crop_size[0],
+    network = _torchvision(architecture, state)
+    own_size = prepared.crop_size[0]
+    asked = Preprocessing(
+        tuple(mean or prepared.mean), tuple(std or prepared.std), own_size if image_size is None else image_size
     )
+    return sized_backbone(lambda size: network, name, asked, own_size=own_size, rebuild=False).eval()
 
 
 def _timm(name: str, options: dict[str, Any]) -> Any:
@@ -81,10 +86,11 @@ def _timm(name: str, options: dict[str, Any]) -> Any:
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_pretrained() lists them"
         raise ValueError(f"there is no network named {name!r} in timm: {hint}")
+    kind, _, folder = name.partition(":")
     try:
-        return timm.create_model(name, **options)
+        return timm.create_model(f"{kind}:{Path(folder).expanduser()}" if kind == "local-dir" else name, **options)
     except Exception as error:  # no such weights, no connection, no such folder: timm has no error type of its own
-        reason = " ".join(str(error).split())[:200]
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise ValueError(f"the pretrained network {name!r} cannot be had from timm ({reason})") from error
 
 
@@ -103,13 +109,3 @@ def _torchvision(architecture: str, state: dict[str, Tensor]) -> nn.Module:
     parent, _, child = linear[-1].rpartition(".")
     setattr(own.get_submodule(parent), child, nn.Identity())
     return own
-
-
-def _wrap(network: nn.Module, name: str, mean: Color, std: Color, image_size: int) -> Backbone:
-    if len(mean) != len(std):
-        raise ValueError(f"mean {mean} and std {std} must have one value for each channel")
-    width = feature_width(network, name, len(mean), image_size)
-    backbone = Backbone(
-        network, name=name, num_features=width, preprocessing=Preprocessing(tuple(mean), tuple(std), image_size)
-    )
-    return backbone.eval()

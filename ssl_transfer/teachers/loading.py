@@ -25,6 +25,7 @@ def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel,
             Path(teacher.file),
             backbone=teacher.backbone,
             format=teacher.format or "auto",
+            prefix=teacher.prefix,
             stem=teacher.stem or "default",
             **prepared,
         )
@@ -35,6 +36,7 @@ def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel,
         model = EmbeddingModel(torchvision_pretrained(teacher.torchvision, **prepared))
     else:
         source = folder or Path(teacher.checkpoint or "")
+        assert source is not None  # one of the five sources is given, and these two are left
         model, no_projection = load_model(source)[0], "its run had none"
     if teacher.output != "features" and model.head is None:
         raise ValueError(

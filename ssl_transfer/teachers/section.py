@@ -32,8 +32,10 @@ SOURCES = ("recipe", "checkpoint", "timm", "torchvision", "file")
 class Teacher(Section):
     """Where the teacher comes from (one of five), and which of its outputs is transferred.
 
-    A file of another tool needs the name of its ``backbone``. ``mean``, ``std`` and ``image_size`` replace what a
-    published network brings; a file needs them where its format does not fix them. They are never those of the data.
+    A file of another tool needs the name of its ``backbone``, and a ``prefix`` where it has the weights of that network
+    more than once. ``mean``, ``std`` and ``image_size`` replace what a published network brings; a file needs them
+    where its format does not fix them. They are never those of the data. A ``~`` at the beginning of ``checkpoint`` or
+    ``file`` is the home folder.
     """
 
     recipe: "Recipe | None" = None
@@ -44,6 +46,7 @@ class Teacher(Section):
     torchvision: str | None = None  # pretrained, as resnet50 or resnet50.IMAGENET1K_V1
     file: Location | None = None  # a checkpoint of another tool
     format: Annotated[str, AfterValidator(_known_format)] | None = None  # of the file; null and auto: by its names
+    prefix: str | None = None  # the dotted name in the file below which the backbone's weights are; null: looked for
     backbone: str | None = None  # timm's name of the network in the file
     stem: Literal["default", "cifar"] | None = None
     mean: Mean | None = None
@@ -66,7 +69,7 @@ class Teacher(Section):
     @rule
     def _has_nothing_that_its_source_brings(self) -> Iterator[str]:
         prepared = ("mean", "std", "image_size")
-        described = ("format", "backbone", "stem", *prepared)
+        described = ("format", "prefix", "backbone", "stem", *prepared)
         allowed = {"file": described, "timm": prepared, "torchvision": prepared}
         for source in self._sources if len(self._sources) == 1 else ():
             extra = [key for key in described if getattr(self, key) is not None and key not in allowed.get(source, ())]

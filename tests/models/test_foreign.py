@@ -6,11 +6,11 @@ equal features mean that every weight found its place.
 """
 
 import argparse
-import pickle
 import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,25 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ssl_transfer.catalog.checkpoint_formats import FORMATS
-from ssl_transfer.models.foreign.loading import load_foreign
-from ssl_transfer.models.foreign.reading import read_tensors
+from ssl_transfer.catalog.checkpoint_formats import FORMATS, by_name
+from ssl_transfer.models import load_foreign
+from ssl_transfer.models.foreign.reading import read_checkpoint
+from tests.models.foreign_files import (
+    CIFAR,
+    IMAGENET,
+    assert_same_features,
+    cifar_resnet18,
+    load_content,
+    normalized,
+    parallel,
+    refusal,
+    resnet18_file,
+    seen,
+    without_fc,
+)
 
-CIFAR = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "image_size": 32}
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SMALL = {"image_size": 64}  # smaller than the tools' own 224 px, to be quick; ResNets take any size
 
 
@@ -50,40 +60,6 @@ def saved_by(tool: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
         return make
 
     return register
-
-
-def seen(network: nn.Module, size: int) -> nn.Module:
-    """Weights away from their initial values, batch norms with statistics of their own."""
-    generator = torch.Generator().manual_seed(0)
-    for parameter in network.parameters():
-        parameter.data += (
-            0.05 * parameter.data.std().nan_to_num(0.1) * torch.randn(parameter.shape, generator=generator)
-        )
-        if parameter.ndim == 1:
-            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.running_mean = 0.1 * torch.randn(module.running_mean.shape, generator=generator)
-            module.running_var = 0.5 + torch.rand(module.running_var.shape, generator=generator)
-    return network.eval()
-
-
-def parallel(weights: dict, prefix: str = "module.") -> dict:
-    """What DistributedDataParallel makes of the names."""
-    return {prefix + name: value for name, value in weights.items()}
-
-
-def without_fc(network: nn.Module) -> nn.Module:
-    network = deepcopy(network)
-    network.fc = nn.Identity()
-    return network
-
-
-def cifar_resnet18(padding: int = 1) -> nn.Module:
-    network = torchvision.models.resnet18()
-    network.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=padding, bias=False)
-    network.maxpool = nn.Identity()
-    return network
 
 
 @saved_by("moco")
@@ -191,7 +167,7 @@ def solo_learn() -> Case:
         model.backbone,
         nn.Sequential(model.backbone, model.projector),
         "resnet18",
-        {**CIFAR, "stem": "cifar"},
+        {**CIFAR, "stem": "cifar", "format": "solo-learn"},
     )
 
 
@@ -206,7 +182,8 @@ def solo_learn_of_2021() -> Case:
     seen(model, 64)
     content = {"epoch": 399, "state_dict": model.state_dict()}
     projection = nn.Sequential(model.encoder, model.projector)
-    return Case(content, model.encoder, projection, "resnet18", {**CIFAR, "image_size": 64})
+    options = {**CIFAR, "image_size": 64, "format": "solo-learn"}
+    return Case(content, model.encoder, projection, "resnet18", options)
 
 
 class SupConBlock(nn.Module):
@@ -259,7 +236,8 @@ def supcontrast() -> Case:
     weights = {name.replace("encoder.", "encoder.module."): value for name, value in model.state_dict().items()}
     content = {"opt": argparse.Namespace(epochs=1000, syncBN=False), "model": weights, "optimizer": {}, "epoch": 1000}
     projection = nn.Sequential(model.encoder, model.head)
-    return Case(content, model.encoder, projection, "resnet50", {**CIFAR, "stem": "cifar"})
+    options = {**CIFAR, "stem": "cifar", "format": "supcontrast"}
+    return Case(content, model.encoder, projection, "resnet50", options)
 
 
 @saved_by("supcontrast")
@@ -281,7 +259,8 @@ def sthalles() -> Case:
     content = {"epoch": 100, "arch": "resnet18", "state_dict": model.state_dict(), "optimizer": {}}
     unnormalized = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     features = without_fc(model.backbone)
-    return Case(content, features, model.backbone, "resnet18", {"image_size": 96}, unnormalized)
+    options = {"image_size": 96, "format": "sthalles-simclr"}
+    return Case(content, features, model.backbone, "resnet18", options, unnormalized)
 
 
 @saved_by("spijkervet-simclr")
@@ -292,7 +271,8 @@ def spijkervet() -> Case:
     seen(model, 64)
     unnormalized = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
     projection = nn.Sequential(model.encoder, model.projector)
-    return Case(model.state_dict(), model.encoder, projection, "resnet18", SMALL, unnormalized)
+    options = {**SMALL, "format": "spijkervet-simclr"}
+    return Case(model.state_dict(), model.encoder, projection, "resnet18", options, unnormalized)
 
 
 def dino_head(width: int) -> nn.Module:
@@ -496,6 +476,61 @@ def repdistiller() -> Case:
     return Case(content, network, None, "cifar_resnet8x4", CIFAR)
 
 
+class CifarBlock(nn.Module):
+    """Two convolutions and a shortcut without weights, He et al.'s option A: ``before`` of its zeros come first."""
+
+    def __init__(self, channels: int, planes: int, stride: int, before: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.stride, self.before = stride, before
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.stride > 1:
+            x = F.avg_pool2d(x, 1, self.stride)
+            zeros = torch.zeros(len(x), out.shape[1] - x.shape[1], *x.shape[2:])
+            x = torch.cat([zeros[:, : self.before], x, zeros[:, self.before :]], 1)
+        return F.relu(out + x)
+
+
+class CifarResNet20(nn.Module):
+    def __init__(self, around: bool):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        for layer, channels, planes in ((1, 16, 16), (2, 16, 32), (3, 32, 64)):
+            before = (planes - channels) // 2 if around else 0
+            first = CifarBlock(channels, planes, 1 if layer == 1 else 2, before)
+            rest = (CifarBlock(planes, planes, 1, 0) for _ in range(2))
+            setattr(self, f"layer{layer}", nn.Sequential(first, *rest))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        return self.layer3(self.layer2(self.layer1(x))).mean(dim=(2, 3))
+
+
+@saved_by("akamaster")
+def akamaster() -> Case:
+    network = seen(CifarResNet20(around=True), 32)
+    content = {"best_prec1": 91.73, "state_dict": parallel(network.state_dict())}
+    return Case(content, network, None, "cifar_resnet20", CIFAR)
+
+
+@saved_by("resnext-densenet")
+def resnext_densenet() -> Case:
+    network = seen(CifarResNet20(around=False), 32)
+    names = {"conv1": "conv_1_3x3", "bn1": "bn_1", "linear": "classifier"}
+    parts = {"conv1": "conv_a", "bn1": "bn_a", "conv2": "conv_b", "bn2": "bn_b"}
+    weights = {}
+    for name, value in network.state_dict().items():
+        first, *rest = name.replace("layer", "stage_").split(".")
+        weights[".".join([names.get(first, first), *(parts.get(part, part) for part in rest)])] = value
+    return Case({"epoch": 200, "state_dict": parallel(weights)}, network, None, "cifar_resnet20", CIFAR)
+
+
 @saved_by("wrapped")
 def lightning_module_of_ones_own() -> Case:
     model = nn.Module()
@@ -519,112 +554,21 @@ def test_features_equal_those_of_the_original_network(name, tmp_path):
     assert report.format == tool
     preprocessing = {**case.options, **(case.normalization or {})}
     images = torch.rand(4, 3, preprocessing["image_size"], preprocessing["image_size"])
-    mean, std = (torch.tensor(preprocessing[key]).view(-1, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
-        expected, loaded = case.features((images - mean) / std), model.features(images)
+        expected, loaded = case.features(normalized(images, preprocessing)), model.features(images)
         assert expected.std(dim=0).mean() > 1e-4  # features that tell images apart
         torch.testing.assert_close(loaded, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
         if case.projection is None:
             assert model.head is None and report.head is None and report.no_projection
         else:
             assert model.head is not None, report.no_projection
-            expected, loaded = case.projection((images - mean) / std), model.outputs(images)["projection"]
+            expected = case.projection(normalized(images, preprocessing))
+            loaded = model.outputs(images)["projection"]
             torch.testing.assert_close(loaded, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
 
 
 def test_every_format_has_a_case():
     assert {tool for tool, _ in CASES.values()} == {row.name for row in FORMATS}
-
-
-def resnet18_file(folder: Path, change: Callable[[dict], dict] = dict) -> Path:
-    path = folder / "resnet18.pth"
-    torch.save({"state_dict": change(torchvision.models.resnet18().state_dict())}, path)
-    return path
-
-
-PLAIN = {**IMAGENET, "image_size": 64}
-
-
-def refusal(path: Path, **options: Any) -> str:
-    """The one sentence with which a file is refused."""
-    with pytest.raises((ValueError, FileNotFoundError)) as refused:
-        load_foreign(path, **{"backbone": "resnet18", **PLAIN, **options})
-    sentence = str(refused.value)
-    assert "\n" not in sentence and str(path) in sentence or "format" in sentence
-    return sentence
-
-
-@pytest.mark.parametrize("as_zip", [True, False])
-@pytest.mark.parametrize("kept", [0, 30, 2000, 0.5])
-def test_a_truncated_file_is_one_sentence(tmp_path, as_zip, kept):
-    path = tmp_path / "cut.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), path, _use_new_zipfile_serialization=as_zip)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: kept if isinstance(kept, int) else int(len(whole) * kept)])
-    assert "may be cut short" in refusal(path)
-
-
-@pytest.mark.parametrize("content", [b"hello world", b"\x89PNG\r\n\x1a\n", b"{}", b"(dp0", b"PK\x03\x04"])
-def test_a_file_of_another_kind_is_one_sentence(tmp_path, content):
-    path = tmp_path / "other.pth"
-    path.write_bytes(content)
-    assert "cannot be read as a checkpoint" in refusal(path)
-
-
-def test_a_cut_or_missing_safetensors_file_is_one_sentence(tmp_path):
-    path = tmp_path / "model.safetensors"
-    assert "there is no checkpoint" in refusal(path)
-    save_file(torchvision.models.resnet18().state_dict(), path)
-    path.write_bytes(path.read_bytes()[:5000])
-    assert "may be cut short" in refusal(path)
-
-
-def test_safetensors_load_too(tmp_path):
-    network = seen(torchvision.models.resnet18(), 64)
-    save_file(network.state_dict(), tmp_path / "model.safetensors")
-    model, _ = load_foreign(tmp_path / "model.safetensors", backbone="resnet18", **PLAIN)
-    assert torch.equal(model.backbone.network.conv1.weight, network.conv1.weight)
-
-
-class Code:
-    """What a hostile checkpoint holds: reading it with pickle makes a file."""
-
-    def __init__(self, mark: Path):
-        self.mark = mark
-
-    def __reduce__(self) -> tuple:
-        return self.mark.touch, ()
-
-
-@pytest.mark.parametrize("as_zip", [True, False])
-def test_code_in_a_checkpoint_does_not_run(tmp_path, as_zip):
-    path, mark = tmp_path / "hostile.ckpt", tmp_path / "ran"
-    weights = torchvision.models.resnet18().state_dict()
-    torch.save({"state_dict": weights, "hyper_parameters": Code(mark)}, path, _use_new_zipfile_serialization=as_zip)
-    sentence = refusal(path)
-    assert "would run code" in sentence and "weights_only=False" in sentence
-    assert not mark.exists()
-    torch.load(path, weights_only=False)  # the same file, read carelessly
-    assert mark.exists()
-
-
-def test_bare_pickles_do_not_run(tmp_path):
-    path, mark = tmp_path / "hostile.pkl", tmp_path / "ran"
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        path.write_bytes(pickle.dumps({"state_dict": Code(mark)}, protocol))
-        refusal(path)
-        assert not mark.exists()
-
-
-def test_a_lightning_checkpoint_with_settings_of_odd_classes_is_refused_and_loads_when_converted_as_told(tmp_path):
-    path = tmp_path / "last.ckpt"
-    content = {"state_dict": torchvision.models.resnet18().state_dict(), "hyper_parameters": {"root": Path("data")}}
-    torch.save(content, path)
-    assert "pathlib" in (sentence := refusal(path))
-    FILE, NEW_FILE = path, tmp_path / "weights.pth"  # noqa: N806  (the names in the sentence)
-    order = re.search(r"by (torch\.save\(.*\)) and give", sentence)
-    exec(order[1], {"torch": torch, "FILE": FILE, "NEW_FILE": NEW_FILE})
-    load_foreign(NEW_FILE, backbone="resnet18", **PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -683,10 +627,93 @@ def test_the_report_accounts_for_every_weight_of_the_file(tmp_path):
     case = CASES["moco_v2"][1]()
     path = save(case, tmp_path)
     _, report = load_foreign(path, backbone="resnet18", image_size=64)
-    in_file = [name for name in read_tensors(path) if name.startswith("state_dict.")]
-    head, counters_of_encoder_k = 4, 20
-    assert report.matched + head + len(report.left_over) + counters_of_encoder_k == len(in_file)
+    in_file = [name for name in read_checkpoint(path).tensors if not name.endswith("num_batches_tracked")]
+    head = 4
+    assert report.matched + head + len(report.left_over) == len(in_file)
     assert all(name.startswith(("encoder_k.", "queue")) for name in report.left_over)
     assert report.head == (512, 512, 128)
     assert "projection head: 512 -> 512 -> 128" in report.lines()
     assert any("encoder_k (104)" in line for line in report.lines())
+
+
+EVERYDAY = [name for name, (tool, _) in CASES.items() if by_name(tool).everyday]
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_what_names_of_everyone_leave_open_is_asked_for(name, tmp_path):
+    """Words such as encoder, head and classifier are in many programs' files, so no tool's habits are assumed."""
+    tool, make = CASES[name]
+    case = make()
+    path, told = save(case, tmp_path), {**CIFAR, **case.options}
+    del told["format"]
+    if tool == "solo-learn" and "stem" in told:  # the padding of its 3x3 stem changes the features
+        assert "write format: solo-learn, or format: plain" in refusal(path, backbone=case.backbone, **told)
+        return
+    model, report = load_foreign(path, backbone=case.backbone, **told)
+    assert report.format == "wrapped" and not report.assumed
+    assert_same_features(model.backbone.network, case.features, told["image_size"])
+    assert model.head is None and f"write format: {tool}" in report.no_projection
+    if case.normalization:
+        with pytest.raises(ValueError, match=f"write mean, std .*or format: {tool} .* whose mean and std are known"):
+            load_foreign(path, backbone=case.backbone, image_size=told["image_size"])
+
+
+def test_what_is_assumed_of_a_tool_is_said(tmp_path):
+    _, report = load_foreign(save(CASES["moco_v2"][1](), tmp_path), backbone="resnet18", mean=(0.5, 0.5, 0.5))
+    (line,) = (line for line in report.lines() if line.startswith("assumed"))
+    assert line == (
+        "assumed, as moco does it: std (0.229, 0.224, 0.225); images of 224 px; "
+        "ReLU between the layers of the projection head"
+    )
+
+
+def test_the_preprocessing_for_large_images_is_not_assumed_of_a_network_for_small_ones(tmp_path):
+    content = {"state_dict": parallel(without_fc(cifar_resnet18()).state_dict(), "module.encoder_q.")}
+    torch.save(content, tmp_path / "moco.pth")
+    with pytest.raises(ValueError, match="write mean, std, image_size as they were in its training"):
+        load_foreign(tmp_path / "moco.pth", backbone="resnet18", stem="cifar")
+
+
+def test_a_small_transformer_of_moco_v3s_kind_has_twelve_heads_only_where_the_file_says_that_it_is_its_own(tmp_path):
+    case = CASES["moco_v3_vit"][1]()
+    heads = []
+    for arch, options in (
+        ("vit_small", {}),
+        ("vit_small_patch16_224", {"format": "moco-v3"}),
+        ("vit_small_patch16_224", {"format": "plain"}),
+    ):
+        network, report = load_content(
+            {**case.content, "arch": arch}, tmp_path, backbone=case.backbone, image_size=32, **options
+        )
+        heads.append(network.blocks[0].attn.num_heads)
+        assert ("12 heads of attention" in report.assumed) == (heads[-1] == 12)
+    assert heads == [12, 12, 6]
+    torch.save({**case.content, "arch": "vit_small_patch16_224"}, tmp_path / "other.pth")
+    sentence = refusal(tmp_path / "other.pth", backbone=case.backbone, image_size=32)
+    assert "12 heads of attention" in sentence and "write format: moco-v3, or format: plain" in sentence
+
+
+@pytest.mark.parametrize("around", [True, False])
+def test_where_the_zeros_of_shortcuts_without_weights_stand_is_asked_for(around, tmp_path):
+    """Names that are neither tool's: the weights fit both."""
+    network = seen(CifarResNet20(around), 32)
+    weights = {name.replace("linear.", "fc."): value for name, value in network.state_dict().items()}
+    load = partial(load_content, weights, tmp_path, backbone="cifar_resnet20", **CIFAR)
+    with pytest.raises(ValueError, match="write format: akamaster .* or format: resnext-densenet if behind"):
+        load()
+    loaded, report = load(format="akamaster" if around else "resnext-densenet")
+    assert_same_features(loaded, network, 32)
+    assert report.assumed == (f"zeros {'on both sides of' if around else 'behind'} the channels in shortcuts",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("cifar_resnet32", r"4 more of shape \(16, 16, 3, 3\) as stages\.0\.4\.conv2\.weight, 4 more of"),
+        ("cifar_resnet14", r"the checkpoint has 2 more of shape \(16, 16, 3, 3\) as layer1\.2\.conv2\.weight"),
+        ("cifar_wrn16_1", r"this network has 1 more of shape \(32, 16, 1, 1\) as stages\.1\.0\.shortcut\.weight"),
+    ],
+)
+def test_which_layers_differ_is_said_of_cifar_networks(asked, words, tmp_path):
+    path = save(CASES["akamaster"][1](), tmp_path)
+    assert re.search(words, refusal(path, backbone=asked, **CIFAR))

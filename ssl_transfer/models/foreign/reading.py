@@ -1,36 +1,61 @@
 """Checkpoint files as named tensors. A file that is to run code is refused, never run."""
 
 import argparse
-import pickle
 import re
 import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_WRAPPERS = re.compile(r"(^|\.)((module|_orig_mod)\.)+")
+from ssl_transfer.models.foreign.unreadable import explain, shortened
+
+# What DataParallel, torch.compile, FSDP, activation checkpointing and Lightning Fabric put around a network.
+_WRAPPERS = re.compile(
+    r"(^|\.)((module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)(\.|$))+"
+)
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint by dotted name, as ``state_dict.encoder_q.conv1.weight``.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file by dotted name, as ``state_dict.encoder_q.conv1.weight``, and what it says of itself."""
+
+    tensors: dict[str, Tensor]
+    arch: str | None  # the name of the network in the tool that saved it, which many tools write beside the weights
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Everything in a checkpoint that has a name, on the CPU.
 
     Reads safetensors, and what ``torch.save`` writes as long as it holds tensors, plain values and the settings of
-    argparse (which SupContrast and DINO save beside the weights). The names ``module`` of (Distributed)DataParallel
-    and ``_orig_mod`` of torch.compile are left out.
+    argparse (which SupContrast and DINO save beside the weights). Entries of lists are named by their number. The names
+    that wrappers add are left out, see :func:`unwrapped`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, is no checkpoint, or needs pickle.
     """
+    if path.is_dir():
+        raise FileNotFoundError(f"{path} is a folder: give the file with the weights, such as model.safetensors in it")
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}: give the path of a file that another tool saved")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    tensors = {_WRAPPERS.sub(r"\1", name): tensor for name, tensor in _flat(content)}
-    if not tensors:
+    named = dict(_flat(content))
+    if not named:
         raise ValueError(f"{path} holds no named weights: save the model's state_dict() and give that file")
-    return tensors
+    short = {name: unwrapped(name) for name in named}
+    uses = Counter(short.values())
+    tensors = {short[name] if uses[short[name]] == 1 else name: tensor for name, tensor in named.items()}
+    return Checkpoint(tensors, _arch(content))
+
+
+def unwrapped(name: str) -> str:
+    """A dotted name without the parts that wrappers add: ``module`` of DataParallel, ``_orig_mod`` of torch.compile."""
+    return _WRAPPERS.sub(r"\1", name)
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -40,7 +65,7 @@ def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): it may be cut short, get it again") from None
+        raise ValueError(f"{path} cannot be read ({shortened(error)}): it may be cut short, get it again") from None
 
 
 def _read_torch(path: Path) -> Any:
@@ -48,36 +73,24 @@ def _read_torch(path: Path) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # torch's remarks about pickle protocols and old formats
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        message = str(error)
-    except Exception as error:  # cut files: EOFError, RuntimeError, OSError; other kinds of file: KeyError, IndexError
-        reason = (str(error).strip() or "the file ends too early").splitlines()[0]
-        if isinstance(error, LookupError | UnicodeDecodeError):
-            reason = "it is not written by torch.save"
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint ({reason[:120]}): it may be cut short or of another kind"
-        ) from None
-    wanted = re.search(r"GLOBAL (\S+)", message)
-    if wanted is None and _first_byte(path) != b"\x80":  # which is how a pickle begins
-        raise ValueError(f"{path} cannot be read as a checkpoint: it may be cut short or of another kind") from None
-    what = f"an object of {wanted[1]}" if wanted else "pickled objects"
-    raise ValueError(
-        f"{path} holds {what} beside its weights, which would run code to be read, so it was not opened: if you trust "
-        "it, convert it where it was made by torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE) "
-        "and give NEW_FILE"
-    )
+    except Exception as error:  # refused pickles, cut files (EOFError, RuntimeError), other kinds of file (KeyError)
+        raise ValueError(explain(path, error)) from None
 
 
-def _flat(content: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
+def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     if isinstance(content, Tensor):
-        return [(prefix, content)] if prefix else []
+        if prefix:
+            yield prefix, content
+        return
+    numbered = enumerate(content) if isinstance(content, list | tuple) else ()
+    entries = content.items() if isinstance(content, dict) else numbered
+    for key, value in entries:
+        yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def _arch(content: Any) -> str | None:
+    """What ``arch`` says, beside the weights or among the settings of argparse."""
     if not isinstance(content, dict):
-        return []
-    return [
-        found for key, value in content.items() for found in _flat(value, f"{prefix}.{key}" if prefix else str(key))
-    ]
-
-
-def _first_byte(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(1)
+        return None
+    said = content.get("arch", getattr(content.get("args"), "arch", None))
+    return said if isinstance(said, str) else None
