@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_same_images
-from ssl_transfer.probes.neighbors import Metric, nearest
+from ssl_transfer.probes.nearest_neighbors import Metric, nearest
 
 # 2,000 rows have two million pairs, enough for three digits of a rank correlation.
 SPEARMAN_ROWS = 2000
