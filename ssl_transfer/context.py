@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from ssl_transfer import __version__, config
+from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in, set_products
 from ssl_transfer.errors import UserError, user_mistakes
 
 M = TypeVar("M", bound=nn.Module)
@@ -74,19 +75,16 @@ class Context:
             torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
             keep_freed_memory()
         torch.backends.cudnn.benchmark = True
+        set_products(_products(recipe), GPU_MATMUL, GPU_CONVOLUTION)
         console = Console(markup=False, emoji=False) if accelerator.is_main_process else None
-        return cls(accelerator, *_set_arithmetic(recipe, accelerator.device), console)
+        return cls(accelerator, *_arithmetic(recipe, accelerator.device), console)
 
     @contextmanager
     def arithmetic_of(self, recipe: config.Recipe) -> Iterator["Context"]:
         """The same processes with the arithmetic of another recipe, which the backends keep inside the block only."""
-        before = [backend.fp32_precision for backend in _BACKENDS]
-        try:
-            precision, layout = _set_arithmetic(recipe, self.device)
+        precision, layout = _arithmetic(recipe, self.device)
+        with products_in(_products(recipe), GPU_MATMUL, GPU_CONVOLUTION):
             yield replace(self, precision=precision, layout=layout)
-        finally:
-            for backend, products in zip(_BACKENDS, before, strict=True):
-                backend.fp32_precision = products
 
     @property
     def device(self) -> torch.device:
@@ -203,17 +201,16 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 2**30)
 
 
-_BACKENDS = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+def _products(recipe: config.Recipe) -> str:
+    """How the backends of a GPU multiply float32."""
+    return "ieee" if recipe.train.precision == "full" else "tf32"
 
 
-def _set_arithmetic(recipe: config.Recipe, device: torch.device) -> tuple[torch.dtype, torch.memory_format]:
-    """Set how the backends multiply float32, as ``recipe`` says; returns its precision and memory layout."""
-    exact = recipe.train.precision == "full"
-    for backend in _BACKENDS:
-        backend.fp32_precision = "ieee" if exact else "tf32"
+def _arithmetic(recipe: config.Recipe, device: torch.device) -> tuple[torch.dtype, torch.memory_format]:
+    """The precision and the memory layout of ``recipe``."""
     # Convolutions are fastest in channels_last. But there torch's batch norm on the CPU, float32, is wrong in the 6th
     # digit and not in the 8th, which shows as a dependence on the number of processes.
-    layout = torch.contiguous_format if exact else torch.channels_last
+    layout = torch.contiguous_format if recipe.train.precision == "full" else torch.channels_last
     return _precision(recipe.train.precision, device), layout
 
 

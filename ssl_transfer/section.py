@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 
 from ssl_transfer.catalog.presets import PRESETS
 
@@ -157,3 +166,12 @@ Preset = Annotated[str, AfterValidator(_known_preset)]
 Location = Annotated[str, AfterValidator(location)]
 TrueOrLeftOut = Annotated[Literal[True], BeforeValidator(_no_number)]
 AutoOrBool = Annotated[Literal["auto", True, False], BeforeValidator(_no_number)]
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line; of what pydantic found, the first place and what is wrong there."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return f"{place}: {first['msg']}" if place else first["msg"]
+    return " ".join(str(error).split())

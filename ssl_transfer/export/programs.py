@@ -1,8 +1,6 @@
 """The whole model, preprocessing included, as a program that needs none of our code: ``torch.export`` or ONNX."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,24 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssl_transfer.arithmetic import GPU_CONVOLUTION, products_in
 from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec
 
 
-@contextmanager
-def _flags_that_torch_export_reads() -> Iterator[None]:
-    """As in a fresh program: ``torch.export`` reads an older flag, unreadable once a run has set the newer ones."""
-    conv = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = conv.fp32_precision
-    conv.fp32_precision = "tf32"
-    try:
-        yield
-    finally:
-        conv.fp32_precision = before
-
-
-@_flags_that_torch_export_reads()
+# As in a fresh program: torch.export reads an older flag, which cannot be read once a run has set the newer ones.
+@products_in("tf32", GPU_CONVOLUTION)
 def write_torch_program(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact:
     """Write ``model.pt2``: what ``torch.export.load`` reads, on a machine that has torch alone.
 
@@ -51,7 +39,7 @@ def write_torch_program(folder: Path, model: EmbeddingModel, spec: ModelSpec) ->
     return Artifact("pytorch", load, (_sizes(model, spec),))
 
 
-@_flags_that_torch_export_reads()
+@products_in("tf32", GPU_CONVOLUTION)
 def write_onnx(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact:
     """Write ``model.onnx`` and compare it, run by onnxruntime, with the model.
 

@@ -3,8 +3,8 @@
 Recipes and the programs in ``eval/`` get them here, so both print the same numbers.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from accelerate.utils import broadcast, broadcast_object_list
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in
 from ssl_transfer.data import Images
 from ssl_transfer.distributed import gather_shards, shard
 from ssl_transfer.features.cache import read_features, structure_hash, weights_hash, write_features
@@ -76,18 +77,9 @@ def placed(network: nn.Module, images: Images) -> nn.Module:
     return network.to(images.pixels.device).to(memory_format=torch.channels_last).eval()
 
 
-@contextmanager
-def exact() -> Iterator[None]:
+def exact() -> AbstractContextManager[None]:
     """Whatever a run trains in, it is scored in float32 all through, without the shorter products of a GPU."""
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+    return products_in("ieee", GPU_MATMUL, GPU_CONVOLUTION)
 
 
 def _compute(network: nn.Module, images: Images) -> Float32[Tensor, "n d"]:

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ssl_transfer.arithmetic import CPU_MATMUL, GPU_MATMUL, products_in
+
 
 def widen(x: Tensor) -> Tensor:
     """``x`` in float32 if it is narrower, else as it is."""
@@ -26,13 +28,5 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     A squared distance is a small difference of large numbers: with the 10 bits of TF32 it is noise.
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
+    with products_in("ieee", GPU_MATMUL, CPU_MATMUL), torch.autocast(device.type, enabled=False):
+        yield

@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_same_images
-from ssl_transfer.probes.neighbors import Metric, nearest
+from ssl_transfer.probes.nearest_neighbors import Metric, nearest
+from ssl_transfer.probes.splits import shuffled
 
 # 2,000 rows have two million pairs, enough for three digits of a rank correlation.
 SPEARMAN_ROWS = 2000
@@ -91,8 +92,7 @@ def distance_spearman(
     check_same_images(student, teacher)
     if len(student) < 3:
         raise ValueError(f"there are {len(student)} images but a rank correlation of distances needs 3 or more.")
-    lots = np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(student))
-    rows = torch.from_numpy(np.sort(np.argsort(lots)[:max_rows])).to(student.device)
+    rows = shuffled(len(student), seed)[:max_rows].sort().values.to(student.device)
     distances = [_distances(x[rows].double(), metric).cpu().numpy() for x in (student, teacher)]
     if any(np.ptp(d) == 0 for d in distances):
         raise ValueError("all distances are equal, so they have no order; one of the two models has collapsed.")

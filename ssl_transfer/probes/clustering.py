@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_s
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_labeled
-from ssl_transfer.probes.neighbors import Metric
+from ssl_transfer.probes.nearest_neighbors import Metric
 
 
 @dataclass(frozen=True)

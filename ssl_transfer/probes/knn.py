@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_labeled, check_same_width, check_splits
-from ssl_transfer.probes.neighbors import Metric, Neighbors, nearest
+from ssl_transfer.probes.nearest_neighbors import Metric, Neighbors, nearest
 
 KnnScores = dict[tuple[int, float | None], float]
 

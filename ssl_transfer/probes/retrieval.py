@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_k, check_labeled
-from ssl_transfer.probes.neighbors import Metric, nearest
+from ssl_transfer.probes.nearest_neighbors import Metric, nearest
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ssl_transfer.files import is_leftover, remove_leftovers, write_json, write_
 from ssl_transfer.runs.locks import is_free, locked
 from ssl_transfer.runs.scores_file import read_scores
 from ssl_transfer.scores import Scores
-from ssl_transfer.section import first_line
+from ssl_transfer.section import reason
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_info(folder: Path) -> RunInfo | None:
         return None
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder / 'run.json'} is damaged ({first_line(error)}); remove the folder to start again"
+            f"{folder / 'run.json'} is damaged ({reason(error)}); remove the folder to start again"
         ) from None
 
 

@@ -12,7 +12,7 @@ from ssl_transfer.catalog.roles import Role
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_json
 from ssl_transfer.scores.score import Score, ScoreTable
-from ssl_transfer.section import first_line
+from ssl_transfer.section import reason
 
 NAME = "scores.json"
 _SCORES = TypeAdapter(list[Score])
@@ -51,7 +51,7 @@ def read_scores(folder: Path) -> RunScores | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged ({first_line(error)}); write it again with ssl-transfer score {folder}"
+            f"{path} is damaged ({reason(error)}); write it again with ssl-transfer score {folder}"
         ) from None
     about.pop("retention", None)
     return RunScores(scores, about)

@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from lightly.utils.benchmarking import knn_predict as lightly_knn_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from ssl_transfer.probes import knn_accuracy, knn_leave_one_out, knn_predict, neighbors, search
+from ssl_transfer.probes import knn_accuracy, knn_leave_one_out, knn_predict, nearest_neighbors
+from ssl_transfer.probes.nearest_neighbors import nearest
 from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
 
@@ -13,8 +14,8 @@ from tests.reference import probes as twin
 def tiles(request, monkeypatch):
     """The same search in one piece and cut into many uneven ones."""
     if request.param == "many tiles":
-        monkeypatch.setattr(neighbors, "QUERY_ROWS", 7)
-        monkeypatch.setattr(search, "BANK_ROWS", 64)
+        monkeypatch.setattr(nearest_neighbors, "QUERY_ROWS", 7)
+        monkeypatch.setattr(nearest_neighbors, "BANK_ROWS", 64)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_even_k_has_ties_of_votes_in_these_data(data):
     """Or the test above would not show the tie rule."""
     train_x, train_y, test_x, _ = data
     votes = (
-        torch.stack([F.one_hot(train_y[i], 5).sum(0) for n in neighbors.nearest(test_x, train_x, 4) for i in n.index])
+        torch.stack([F.one_hot(train_y[i], 5).sum(0) for n in nearest(test_x, train_x, 4) for i in n.index])
         .sort(dim=1, descending=True)
         .values
     )
@@ -95,28 +96,6 @@ def test_labels_need_not_be_consecutive(data):
     renamed = torch.tensor([3, 1000, 1001, 5000, 70000])
     plain = knn_predict(train_x, train_y, test_x, k=9)
     assert knn_predict(train_x, renamed[train_y], test_x, k=9).tolist() == renamed[plain].tolist()
-
-
-def test_euclidean_neighbors_survive_a_far_origin():
-    """float32 distances far from the origin lose their digits unless the mean is taken off first."""
-    x = torch.randn(300, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).round(decimals=2)
-    near = next(neighbors.nearest(x, x, 5, metric="euclidean", exclude_self=True))
-    far = next(neighbors.nearest((x + 4096).float(), (x + 4096).float(), 5, metric="euclidean", exclude_self=True))
-    assert (near.index == far.index).float().mean() > 0.98
-    torch.testing.assert_close(far.similarity.double(), near.similarity, rtol=2e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize(("n", "k"), [(3300, 3), (3300, 100), (3301, 7), (3315, 7), (50, 50)])
-def test_top_k_by_blocks_equals_a_full_sort(n, k):
-    scores = torch.randn(9, n, generator=torch.Generator().manual_seed(n))
-    values, columns = search.top_k(scores, k)
-    torch.testing.assert_close(values, scores.sort(dim=1, descending=True).values[:, :k], rtol=0, atol=0)
-    torch.testing.assert_close(scores.gather(1, columns), values, rtol=0, atol=0)
-
-
-def test_top_k_by_blocks_takes_each_of_equal_scores_once():
-    _, columns = search.top_k(torch.zeros(2, 1000), 20)
-    assert all(len(set(row)) == 20 for row in columns.tolist())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
 
 STRENGTHS = (1e-5, 1e-3, 1e-1)
-HELD_OUT_OF_SEED_0 = [0, 8, 19, 26, 31, 51]
 
 
 def digits(width: int = 64):
@@ -193,19 +192,6 @@ def test_labels_need_not_be_consecutive(split):
 
 def test_a_choice_at_the_edge_of_the_grid_is_told(split):
     assert linear_probe(*split, strengths=[1e-2]).at_grid_edge
-
-
-def test_held_out_rows_are_a_tenth_of_every_class_and_leave_some_of_each():
-    y = torch.tensor([0] * 100 + [1] * 25 + [2] * 2 + [3])
-    held_out = held_out_tenth(y, seed=0)
-    assert [int(held_out[y == c].sum()) for c in range(4)] == [10, 2, 1, 0]
-
-
-def test_held_out_rows_are_the_same_for_ever():
-    """Raw Philox numbers: these rows must never change, on any machine or version."""
-    y = torch.arange(60) % 3
-    assert held_out_tenth(y, seed=0).nonzero()[:, 0].tolist() == HELD_OUT_OF_SEED_0
-    assert held_out_tenth(y, seed=1).nonzero()[:, 0].tolist() != HELD_OUT_OF_SEED_0
 
 
 @pytest.mark.parametrize(("strengths", "message"), [([], "one or more"), ([0.0, 1.0], "positive")])

@@ -4,7 +4,7 @@ from pytorch_metric_learning.distances import CosineSimilarity, LpDistance
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 
-from ssl_transfer.probes import neighbors, retrieval
+from ssl_transfer.probes import nearest_neighbors, retrieval
 from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
 
@@ -41,7 +41,7 @@ def test_queries_search_the_gallery_alone_as_in_pytorch_metric_learning(metric):
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("tile", [1024, 25])
 def test_scores_equal_pytorch_metric_learning(metric, tile, monkeypatch):
-    monkeypatch.setattr(neighbors, "QUERY_ROWS", tile)
+    monkeypatch.setattr(nearest_neighbors, "QUERY_ROWS", tile)
     x, y = uneven_classes()
     ours = retrieval(x, y, k=[1, 4], metric=metric)
     theirs = AccuracyCalculator(
