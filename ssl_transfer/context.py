@@ -1,6 +1,7 @@
 """Where a recipe runs: processes, device, threads, arithmetic, and the console of the main process."""
 
 import ctypes
+import logging
 import os
 import platform
 import warnings
@@ -75,6 +76,8 @@ class Context:
             torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
             keep_freed_memory()
         torch.backends.cudnn.benchmark = True
+        # What readers warn of they warn of on every process: once is enough.
+        logging.getLogger("ssl_transfer").setLevel(logging.WARNING if accelerator.is_main_process else logging.ERROR)
         set_products(_products(recipe), GPU_MATMUL, GPU_CONVOLUTION)
         console = Console(markup=False, emoji=False) if accelerator.is_main_process else None
         return cls(accelerator, *_arithmetic(recipe, accelerator.device), console)

@@ -79,6 +79,9 @@ def _train(
     """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
     built = _build(recipe, context, splits, stop)
     info = _with_inputs(recipe, folder, info, context, splits)  # a teacher that is a recipe is known only now
+    taken = built.batches.images.intake
+    if taken is not None and taken.left_out:
+        context.say(f"{recipe.data.dataset} {recipe.data.splits['training']}: {taken}")
     total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
     info = replace(
         info,
@@ -87,6 +90,7 @@ def _train(
         device=device_name(context.device),
         precision=context.precision_name,
         versions=versions(),
+        images=None if taken is None else taken.summary(),
     )
     context.say(
         f"{recipe.name}: {recipe.task.kind}, {recipe.model.backbone}, {total_steps:,} steps of "

@@ -1,6 +1,7 @@
 """Whole runs on images from files."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ssl_transfer import config, recipe
+from ssl_transfer import config, recipe, runs
 from ssl_transfer.errors import UserError
 from ssl_transfer.training.engine import Interrupted
 
@@ -123,3 +124,36 @@ def test_scores_that_cannot_be_had_are_refused_before_anything_is_trained(photos
     with pytest.raises(UserError, match=words):
         recipe.run(config.load(photos / "photos.yaml", overrides))
     assert not (photos / "runs").exists()
+
+
+@pytest.mark.slow
+def test_what_a_reader_left_out_is_in_the_log_and_in_run_json(photos, capsys):
+    (photos / "train" / "dark" / "notes.xyz").write_text("no image")
+    (photos / "train" / "loose.jpg").write_bytes((photos / "train" / "dark" / "0.jpg").read_bytes())
+    asked = ["train.steps=1", "data.split=train"]
+    with pytest.raises(UserError, match="loose.jpg"):  # with labels or without: it is for the person to say
+        recipe.run(config.load(photos / "photos.yaml", asked))
+    folder = recipe.run(config.load(photos / "photos.yaml", [*asked, "data.labels=folders"]))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "folder train: 30 images taken; left out: 1 " in said and "notes.xyz" in said and "loose.jpg" in said
+    taken = runs.read_info(folder).images
+    assert taken["taken"] == 30 and [part["count"] for part in taken["left_out"]] == [1, 1]
+    assert runs.read_scores(folder).about["images"]["train"] == taken
+
+
+@pytest.mark.slow
+def test_which_image_of_a_sample_is_meant_is_for_the_recipe_to_say(photos, tmp_path):
+    images = sorted((photos / "unlabeled").glob("*.jpg"))
+    with tarfile.open(tmp_path / "unlabeled-000.tar", "w") as tar:
+        for image, other in zip(images, reversed(images), strict=True):
+            tar.add(image, f"{image.stem}.jpg")
+            tar.add(other, f"{image.stem}.seg.jpg")
+    shards = ["data.dataset=webdataset", "score=[]", "train.steps=1"]
+    one, two = (
+        recipe.run(config.load(photos / "photos.yaml", [*shards, f"data.image={end}", f"name={end}"]))
+        for end in ("jpg", "seg.jpg")
+    )
+    origins = [runs.read_info(folder).origin["training images"] for folder in (one, two)]
+    assert origins[0] != origins[1]
+    taken = runs.read_info(one).images
+    assert taken["taken"] == 50 and sum(part["count"] for part in taken["left_out"]) == 50

@@ -9,6 +9,9 @@ from ssl_transfer.context import Context, cores_of_process
 from ssl_transfer.data import Augment, Batches, Images, load_images
 from ssl_transfer.data.subset import held_out_images, learned_images
 
+# What decides which images are read, and how; root, split and size apart these are choices of the reader.
+_READ_BY = {"dataset", "root", "image_size", "on_error", "resident", "train_classes", "labels", "image"}
+
 # What is trained on, what probes learn from, and what is scored.
 Part = Literal["training", "train", "test"]
 
@@ -76,7 +79,7 @@ def read_images(recipe: config.Recipe, part: Part) -> Images:
 def _key(recipe: config.Recipe, part: Part) -> str:
     """All that decides what is read for a part."""
     data = recipe.data
-    how = data.model_dump_json(include={"dataset", "root", "image_size", "on_error", "resident", "train_classes"})
+    how = data.model_dump_json(include=_READ_BY)
     return f"{how} {data.splits[part]}"
 
 
@@ -101,6 +104,8 @@ def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
         workers=cores_of_process() if data.workers is None else data.workers,
         memory=Path(recipe.train.runs) / "checked-images",
         train_classes=data.train_classes,
+        labels=data.labels or "auto",
+        image=data.image,
         decode=decode,
     )
 

@@ -95,6 +95,10 @@ class Data(Section):
     # null: as many as the training process has cores
     crop_size: Count | None = None  # side in pixels of a view, and of the middle that is scored; null: the whole image
     train_classes: Count | None = None  # of a folder: the first this many classes by name train, the others are test
+    labels: str | None = (
+        None  # of a folder: folders or none; of hf: a column or none; null: where only one reading fits
+    )
+    image: str | None = None  # which of several images: a column of hf, the end of a name of webdataset
     images: Count | None = None  # train on this many images alone; null: on all
     held_out: Count | None = None  # keep this many images from training, for score monitor and for test: held_out
     batch_size: Annotated[int, Field(ge=2, lt=2**31)]  # images of a step, all processes together

@@ -41,6 +41,7 @@ class RunInfo:
     device: str = ""
     precision: str = ""
     versions: dict[str, str] | None = None
+    images: dict[str, Any] | None = None  # how many were taken of those found to train on, and what was left out
     origin: dict[str, str] | None = None  # fingerprints of the training images and of a teacher's file
 
 

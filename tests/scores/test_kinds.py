@@ -3,10 +3,13 @@
 import json
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from ssl_transfer import config
+from ssl_transfer.errors import UserError
 from ssl_transfer.features.model_features import ModelFeatures
 from ssl_transfer.probes import Features, linear_probe
 from ssl_transfer.scores.base import Measuring
@@ -44,8 +47,9 @@ def test_a_column_is_one_protocol(every_score):
     ],
 )
 def test_two_entries_of_one_column_are_refused_before_anything_runs(given, words):
-    with pytest.raises(ValueError, match=words):
-        kinds(*given)
+    digits = Path(__file__).parents[2] / "recipes" / "digits" / "simclr.yaml"
+    with pytest.raises(UserError, match=words):
+        config.load(digits, [f"score={json.dumps(given)}"])
 
 
 def test_each_number_carries_what_it_was_taken_by(every_score):
