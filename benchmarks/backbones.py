@@ -47,8 +47,9 @@ here, and trains it for two steps. The page is written by
     python benchmarks/backbones.py > docs/backbones.md
 
 * **32 px, 64 px**: the size that the network works at for such images. Where it is larger, images are resized to it,
-  which costs time and tells the network nothing new; `-` where it refuses them. Transformers are built for the size of
-  the images, so they see 32 px as few patches: choose a small patch size, or larger images.
+  which costs time and tells the network nothing new; `-` where it refuses them. A network works at the smallest size
+  that it sees whole: patches of 14 px leave out a quarter of 32 px, so it gets 42. Transformers are built for the size
+  of the images, so they see 32 px as few patches: choose a small patch size, or larger images.
 * **weights**: millions, without classifier.
 * **cifar**: whether there is `stem: cifar`, which lets the network see small images at full resolution.
 * **maps**: whether it gives feature maps, which `fitnet`, `attention_transfer` and `vid` compare; with a patch size of
@@ -73,10 +74,27 @@ What becomes of them (`tests/models/test_pretrained.py`):
   summed over the colors, for more channels they are repeated and scaled. The mean and standard deviation are then those
   of the data, since those of the weights are for three channels; otherwise those of the weights are used. `model.mean`
   and `model.std` win over both.
-* **images of another size**: position embeddings are interpolated by timm.
+* **images of another size**: position embeddings are interpolated by timm, to the size in the table above.
 
 `model.freeze: N` keeps the stem and the first N stages as they are: no gradient, no weight decay, no optimizer state,
 batch norms in eval mode. It wants `pretrained: true` and `stem: default`, since freezing random weights helps nobody.
+
+## In Python
+
+`from ssl_transfer.models import ...`; docs/teachers.md has the names for teachers.
+
+* `create_backbone`: the timm network of a name, without its classifier, as a `Backbone`.
+* `Backbone`: pooled features, or feature maps, of images in [0, 1]; owns its `Preprocessing`.
+* `Preprocessing`: mean, standard deviation and input size.
+* `EmbeddingModel`: a backbone with a head or without; gives features, embeddings, or all outputs by name.
+* `ProjectionHead`: the perceptron of SimCLR and MoCo.
+* `EmbeddingHead`: one linear layer, for metric learning and transfer.
+* `ClassifierHead`: one linear layer, to logits.
+* `Output`: one output of a model as a module.
+* `WithLogits`: one output of a model and its logits in one pass.
+* `FeatureMaps`: the feature maps of a model and its embedding in one pass.
+* `AveragedModel`: the exponential moving average of a model, to score.
+* `MomentumEncoder`: a copy that trails behind a model, to contrast it with.
 """
 
 

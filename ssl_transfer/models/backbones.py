@@ -20,7 +20,10 @@ from ssl_transfer.models.stems import cifar_stem
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a backbone does to images in [0, 1] before its network sees them."""
+    """What a backbone does to images in [0, 1] before its network sees them.
+
+    ``mean`` and ``std`` have a value for each channel; ``input_size`` is the side in pixels that images are brought to.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -30,8 +33,9 @@ class Preprocessing:
 class Backbone(nn.Module):
     """Pooled features of images in [0, 1]: resize if needed, normalize, then the timm network in ``network``.
 
-    Mean and standard deviation are saved with the weights: a checkpoint brings the normalization it was
-    trained with, whatever the model was built with before loading it.
+    ``name`` is timm's of the network and ``num_features`` the width of its features. Mean and standard deviation are
+    saved with the weights: a checkpoint brings the normalization it was trained with, whatever the model was built with
+    before loading it.
     """
 
     mean: Tensor
@@ -61,17 +65,29 @@ class Backbone(nn.Module):
         return Preprocessing(mean, std, self.input_size)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Pooled features of the last layer."""
+        """Pooled features of the last layer.
+
+        Raises:
+            ValueError: the images have another number of channels than the backbone was built for.
+        """
         return self.network(self.prepare(images))
 
     def feature_maps(self, images: Float[Tensor, "n c h w"]) -> list[Float[Tensor, "n _ _ _"]]:
-        """Feature maps of the network's stages, shallow to deep."""
+        """Feature maps of the network's stages, shallow to deep.
+
+        Raises:
+            ValueError: the network does not give them, or the images have another number of channels.
+        """
         return self._forward_intermediates(images, intermediates_only=True)
 
     def maps_and_features(
         self, images: Float[Tensor, "n c h w"]
     ) -> tuple[list[Float[Tensor, "n _ _ _"]], Float[Tensor, "n d"]]:
-        """What :meth:`feature_maps` and :meth:`forward` give, in one pass."""
+        """What :meth:`feature_maps` and :meth:`forward` give, in one pass.
+
+        Raises:
+            ValueError: the network does not give feature maps, or the images have another number of channels.
+        """
         network: Any = self.network
         last, maps = self._forward_intermediates(images)
         return maps, network.forward_head(last)
@@ -85,7 +101,11 @@ class Backbone(nn.Module):
         return network.forward_intermediates(self.prepare(images), **options)
 
     def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c size size"]:
-        """Resize to the input size if it differs (bilinear, antialiased), then normalize."""
+        """Resize to the input size if it differs (bilinear, antialiased), then normalize.
+
+        Raises:
+            ValueError: the images have another number of channels than the backbone was built for.
+        """
         if images.shape[1] != len(self.mean):  # one channel would broadcast to three without a word
             raise ValueError(
                 f"backbone {self.name!r} was built for {len(self.mean)} channels and was given images of "

@@ -16,19 +16,25 @@ from torch import nn
 
 from ssl_transfer.files import write_atomically, write_json
 from ssl_transfer.models import ClassifierHead, EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
+from ssl_transfer.models.heads import LastNorm
 
 HASH = "sha256"  # of the tensors, in the header of a file of ours
 
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What sits on the features: an embedding, a classifier or a projection (:mod:`ssl_transfer.models.heads`)."""
+    """What sits on the features: an embedding, a classifier or a projection (:mod:`ssl_transfer.models.heads`).
+
+    ``dim`` is its width. The others are a projection's: the width of its hidden layers (None: that of the features) and
+    what :class:`ssl_transfer.models.ProjectionHead` takes by the same names.
+    """
 
     kind: Literal["embedding", "projection", "classifier"]
     dim: int
     hidden_dim: int | None = None
     num_layers: int = 2
     batch_norm: bool = True
+    last_norm: LastNorm = "affine"
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,11 @@ class ModelSpec:
 
 
 def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
-    """Build the model ``spec`` describes, with fresh (or timm's pretrained) weights."""
+    """Build the model ``spec`` describes, with fresh (or timm's pretrained) weights.
+
+    Raises:
+        ValueError: there is no such backbone, or it cannot take such images.
+    """
     backbone = create_backbone(
         spec.backbone,
         pretrained=pretrained,
@@ -71,6 +81,7 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
             embedding_dim=spec.head.dim,
             num_layers=spec.head.num_layers,
             batch_norm=spec.head.batch_norm,
+            last_norm=spec.head.last_norm,
         )
     return EmbeddingModel(backbone, head)
 

@@ -29,7 +29,7 @@ class AveragedModel(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module, *, momentum: float) -> None:
-        """Move the average towards ``model``; one fused operation over all weights."""
+        """Move the average towards ``model``, by ``1 - momentum`` of the way; one fused operation over all weights."""
         torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), weight=1 - momentum)
         buffers = list(self.module.buffers())
         if buffers:

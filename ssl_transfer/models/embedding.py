@@ -9,7 +9,10 @@ from ssl_transfer.models.perceptron import Perceptron
 
 
 class EmbeddingModel(nn.Module):
-    """Embeddings of images: the head's output, or the backbone's features when there is no head."""
+    """Embeddings of images: the output of ``head``, or the features of ``backbone`` where ``head`` is None.
+
+    ``num_features`` is the width of the features and ``embedding_dim`` that of what calling the model gives.
+    """
 
     def __init__(
         self, backbone: Backbone, head: ProjectionHead | EmbeddingHead | ClassifierHead | Perceptron | None = None
@@ -42,7 +45,13 @@ class EmbeddingModel(nn.Module):
 
 
 class Output(nn.Module):
-    """One named output of a model as a module of its own: what a teacher hands on, or what a probe scores."""
+    """One named output of a model as a module of its own: what a teacher hands on, or what a probe scores.
+
+    ``name`` is ``features``, or what the model's head calls its output: ``projection``, ``embedding`` or ``logits``.
+
+    Raises:
+        ValueError: the model has no such output.
+    """
 
     def __init__(self, model: EmbeddingModel, name: str):
         super().__init__()
@@ -57,7 +66,7 @@ class Output(nn.Module):
 
 
 class WithLogits(nn.Module):
-    """One named output of a model with a classifier, and its logits, in one pass through the backbone."""
+    """One output of a model with a classifier, by ``name``, and its logits, in one pass through the backbone."""
 
     def __init__(self, model: EmbeddingModel, name: str):
         super().__init__()

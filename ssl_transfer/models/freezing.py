@@ -34,7 +34,11 @@ def freeze_stages(backbone: Backbone, stages: int) -> None:
 
 
 def stage_count(backbone: Backbone) -> int:
-    """How many stages :func:`freeze_stages` can freeze after the stem."""
+    """How many stages :func:`freeze_stages` can freeze after the stem.
+
+    Raises:
+        ValueError: timm does not divide the network.
+    """
     return len(_layer_groups(backbone)) - 1
 
 

@@ -62,7 +62,11 @@ class ShuffleV1Block(nn.Module):
 
 
 class ShuffleV2Block(nn.Module):
-    """Convolve one half of the channels, keep the other, shuffle both (ShuffleNet V2; Ma et al., ECCV 2018)."""
+    """Convolve one half of the channels, keep the other, shuffle both (ShuffleNet V2; Ma et al., ECCV 2018).
+
+    Raises:
+        ValueError: the shape is to change, which only :class:`ShuffleV2Down` does.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()

@@ -13,7 +13,11 @@ class Perceptron(nn.Module):
 
     A ReLU follows every layer but the last (after its batch norm if there is one), as in SimCLR, MoCo, SimSiam and
     SwAV. The activations have no weights, so a file does not tell; heads are given only by the rows of
-    :mod:`ssl_transfer.catalog.checkpoint_formats` whose tools do it so.
+    :mod:`ssl_transfer.catalog.checkpoint_formats` whose tools do it so. ``weights`` have the names of an
+    ``nn.Sequential``, or of a single linear layer; ``widths`` are those of the input and of each linear layer's output.
+
+    Raises:
+        ValueError: the weights are not those of a chain of linear layers and batch norms.
     """
 
     output_name = "projection"

@@ -40,7 +40,10 @@ class Layout:
 
 
 class SmallNet(nn.Module):
-    """A stem, stages of blocks, a last norm and a linear classifier, with the interface of timm's networks."""
+    """A stem, stages of blocks, a last norm and a linear classifier, with the interface of timm's networks.
+
+    ``layout`` says which blocks, ``num_classes=0`` leaves out the classifier, ``global_pool`` is a pooling of timm.
+    """
 
     def __init__(
         self,
@@ -105,7 +108,15 @@ class SmallNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The stages' feature maps, with the final one before them unless ``intermediates_only``."""
+        """The stages' feature maps, with the final one before them unless ``intermediates_only``.
+
+        ``indices`` are those of the stages, or how many of the last; None means all. ``norm`` applies the last norm to
+        the last stage's map, and ``stop_early`` leaves out stages after the last one wanted; timm's networks have the
+        same interface.
+
+        Raises:
+            ValueError: ``output_fmt`` is not NCHW.
+        """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt is {output_fmt!r}: only 'NCHW' is given")
         wanted, deepest = feature_take_indices(len(self.stages), indices)

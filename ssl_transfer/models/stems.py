@@ -40,8 +40,11 @@ STEMS: dict[str, tuple[str, ...]] = {
 def cifar_stem(network: nn.Module, name: str) -> nn.Module:
     """Make the stem of ``network`` keep the resolution of its input, in place.
 
-    Convolutions whose kernel is neither 3x3 nor 1x1 are replaced by new 3x3 ones, so their pretrained weights
-    are lost; the others keep their weights.
+    Convolutions whose kernel is neither 3x3 nor 1x1 are replaced by new 3x3 ones, so their pretrained weights are lost;
+    the others keep their weights. ``name`` is timm's of the network, for the sentence of the error.
+
+    Raises:
+        ValueError: the stem of the network's family is not known.
     """
     family = type(network).__module__.rpartition(".")[2]
     if family not in STEMS:

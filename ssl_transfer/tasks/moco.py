@@ -19,14 +19,14 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from lightly.loss import NTXentLoss
-from lightly.models.modules.heads import MoCoProjectionHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_transfer.data import Batch
 from ssl_transfer.distributed import gather_rows, own_rows, world_size
 from ssl_transfer.losses.precision import full_precision, widen
-from ssl_transfer.models import EmbeddingModel, MomentumEncoder
+from ssl_transfer.models import EmbeddingModel, MomentumEncoder, ProjectionHead
+from ssl_transfer.models.heads import LastNorm
 from ssl_transfer.tasks.embed import embed, in_parts, number_of_parts
 from ssl_transfer.tasks.queue import Queue
 
@@ -76,7 +76,10 @@ class MoCoV3(nn.Module):
     With queries ``q`` (the model's embeddings through a predictor) and keys ``k`` (the trailing copy's, of the other
     view) of length one, n images and temperature T, each direction adds
     ``2 T / n * sum_i -log(exp(q_i . k_i / T) / sum_j exp(q_i . k_j / T))``. ``momentum`` gives the copy's momentum at
-    a step. The predictor is lightly's perceptron with batch norm, ``hidden_dim`` wide.
+    a step. The predictor is a perceptron of two layers, ``hidden_dim`` wide. As in the authors' code
+    (facebookresearch/moco-v3, moco/builder.py) a ResNet's ends in a linear layer, ``last_norm="none"``, and a vision
+    transformer's in a batch norm without weights, ``"plain"``, as the projections of both do; the paper has batch norms
+    after all layers.
     """
 
     def __init__(
@@ -86,12 +89,13 @@ class MoCoV3(nn.Module):
         hidden_dim: int,
         temperature: float,
         momentum: Callable[[int], float],
+        last_norm: LastNorm = "none",
         micro_batch_size: int | None = None,
     ):
         super().__init__()
         width = model.embedding_dim
         self.model, self.key_encoder = model, MomentumEncoder(model)
-        self.predictor = MoCoProjectionHead(width, hidden_dim, width, num_layers=2, batch_norm=True)
+        self.predictor = ProjectionHead(width, hidden_dim=hidden_dim, embedding_dim=width, last_norm=last_norm)
         self.temperature, self.momentum, self.micro_batch_size = temperature, momentum, micro_batch_size
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -83,5 +83,6 @@ def load_content(content: Any, folder: Path, **options: Any) -> tuple[Callable[[
 def assert_same_features(loaded: Callable, original: Callable, size: int, *, tolerance: float = 1e-6) -> None:
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     expected = original(images)
-    assert expected.std(dim=0).mean() > 1e-4  # features that tell images apart
-    torch.testing.assert_close(loaded(images), expected, rtol=tolerance, atol=tolerance * expected.abs().max().item())
+    allowed = tolerance * expected.abs().max().item()
+    assert expected.std(dim=0).mean() > 20 * allowed  # features that tell images apart
+    torch.testing.assert_close(loaded(images), expected, rtol=tolerance, atol=allowed)

@@ -9,6 +9,7 @@ from torch import nn
 from torchvision.transforms.v2 import functional as reference
 
 from ssl_transfer.models import Backbone, Preprocessing, create_backbone
+from ssl_transfer.models.backbones import sized_backbone
 from ssl_transfer.models.stems import STEMS, cifar_stem
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -92,6 +93,58 @@ def test_vision_transformer_is_built_for_the_image_size():
     assert [tuple(feature_map.shape[1:]) for feature_map in backbone.feature_maps(random_images(1, 3, 32, 32))] == [
         (192, 2, 2)
     ] * 12
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "size"),
+    [
+        ("vit_tiny_patch16_224", 32, 32),
+        ("vit_tiny_patch16_224", 30, 32),
+        ("vit_tiny_patch16_224", 33, 48),
+        ("eva02_tiny_patch14_224", 32, 42),
+        ("vit_small_patch14_dinov2", 64, 70),
+        ("pit_ti_224", 30, 32),  # patches of 16 px that overlap by half
+        ("swin_tiny_patch4_window7_224", 30, 32),
+        ("convnext_atto", 50, 52),  # built for no size, and its stem leaves out edges too
+        ("mixer_s32_224", 48, 64),
+        ("convmixer_768_32", 32, 35),
+    ],
+)
+def test_images_are_brought_to_a_size_that_the_network_sees_whole(name, asked, size):
+    torch.manual_seed(0)
+    backbone = create_backbone(name, image_size=asked, mean=MEAN, std=STD).eval()
+    assert backbone.input_size == backbone.preprocessing.input_size == size
+    images = random_images(1, 3, asked, asked)
+    with torch.no_grad():
+        features = backbone(images)
+        for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
+            changed = images.clone()
+            changed[..., row, column] += 100.0
+            assert not torch.equal(backbone(changed), features), (row, column)
+
+
+def test_a_size_that_is_seen_whole_changes_nothing():
+    """The network is built once and draws the weights that timm draws."""
+    torch.manual_seed(0)
+    backbone = create_backbone("vit_tiny_patch16_224", **RGB)
+    torch.manual_seed(0)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, backbone.network.state_dict()[name]), name
+
+
+class Cropping(nn.Module):
+    """Looks at the upper left of any image."""
+
+    def forward(self, images):
+        return images[..., :8, :8].mean((2, 3))
+
+
+def test_a_network_that_leaves_out_edges_at_all_sizes_is_refused_but_at_its_own():
+    asked = Preprocessing(MEAN, STD, 32)
+    with pytest.raises(ValueError, match="'crop' leaves out the right and lower edges of images of 32 px"):
+        sized_backbone(lambda size: Cropping(), "crop", asked, own_size=64, rebuild=False)
+    assert sized_backbone(lambda size: Cropping(), "crop", asked, own_size=32, rebuild=False).num_features == 3
 
 
 def test_family_with_a_smallest_size_gets_resized_images():

@@ -61,6 +61,18 @@ def test_a_vision_transformer_is_built_for_the_size_asked_for(tmp_path):
     small = timm_pretrained(f"local-dir:{tmp_path}", image_size=32)
     assert small.network.pos_embed.shape[1] == 1 + 4  # 2 x 2 patches
     assert small(torch.rand(1, 3, 32, 32)).shape == (1, 192)
+    between = timm_pretrained(f"local-dir:{tmp_path}", image_size=40)  # which 2 x 2 patches leave out a third of
+    assert between.input_size == 48 and between.network.pos_embed.shape[1] == 1 + 9
+
+
+def test_the_size_of_published_weights_is_kept_even_where_patches_do_not_fill_it(tmp_path):
+    """As of SigLIP's patches of 14 px on 384 px: its authors trained it so."""
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=40)
+    own = {"input_size": [3, 40, 40], "fixed_input_size": True, "mean": HALF, "std": HALF, "num_classes": 0}
+    settings = {"model_config": {"pretrained_cfg": own}, "model_args": {"img_size": 40}}
+    timm.models.save_for_hf(network, str(tmp_path), **settings, safe_serialization=True)
+    assert timm_pretrained(f"local-dir:{tmp_path}").input_size == 40
+    assert timm_pretrained(f"local-dir:{tmp_path}", image_size=40).input_size == 40
 
 
 @pytest.mark.parametrize(
@@ -181,6 +193,38 @@ def test_a_file_teacher_reports_what_it_matched(tmp_path):
     assert teacher.title == "resnet18 of net.safetensors" and model.num_features == 512
 
 
+def test_one_of_several_networks_in_a_file_is_chosen_by_prefix(tmp_path):
+    network = torchvision.models.resnet18()
+    weights = {
+        f"{name}.{key}": value.clone() for name in ("student", "teacher") for key, value in network.state_dict().items()
+    }
+    weights["teacher.conv1.weight"] += 1
+    save_file(weights, tmp_path / "net.safetensors")
+    named = {"backbone": "resnet18", "mean": HALF, "std": HALF, "image_size": 32}
+    with pytest.raises(ValueError, match="below student and teacher: write prefix: student"):
+        open_teacher(config.Teacher(file=str(tmp_path / "net.safetensors"), **named), None)
+    teacher = config.Teacher(file=str(tmp_path / "net.safetensors"), prefix="teacher", **named)
+    model, report = open_teacher(teacher, None)
+    assert torch.equal(model.backbone.network.conv1.weight, weights["teacher.conv1.weight"])
+    assert report[0] == "format: wrapped, backbone below teacher" and any("student" in line for line in report)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, timm_folder):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spec = ModelSpec("cifar_resnet8", "default", 3, 32, HALF, HALF)
+    save_model(tmp_path / "run", build_model(spec), spec)
+    save_file(torchvision.models.resnet18().state_dict(), tmp_path / "net.safetensors")
+    named = {"backbone": "resnet18", "mean": HALF, "std": HALF, "image_size": 32}
+    for teacher in (
+        config.Teacher(checkpoint="~/run"),
+        config.Teacher(file="~/net.safetensors", **named),
+        config.Teacher(timm="local-dir:~"),
+    ):
+        model, _ = open_teacher(teacher, None)
+        assert model.num_features in (64, 512)
+    assert config.Teacher(checkpoint="~/run").path == tmp_path / "run" and config.Teacher(timm="resnet18").path is None
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -189,6 +233,7 @@ def test_a_file_teacher_reports_what_it_matched(tmp_path):
         ({"file": "x.pth"}, "file needs backbone"),
         ({"file": "x.pth", "backbone": "resnet18", "format": "solo"}, "did you mean 'solo-learn'"),
         ({"timm": "resnet18", "format": "moco"}, "format cannot be given with timm"),
+        ({"timm": "resnet18", "prefix": "model"}, "prefix cannot be given with timm"),
         ({"checkpoint": "runs/x", "image_size": 32}, "image_size cannot be given with checkpoint"),
     ],
 )

@@ -88,7 +88,7 @@ def _exactly(backbone: Backbone, weights: Weights, spelled: Weights, names: Name
         sentence = f"lacks {len(absent)} of the {len(required)} weights of {backbone.name}"
         raise Misfit(sentence, matched, missing=absent[0], among=names, end=end)
     state = {name: _one_group(weights[name], value) for name, value in wanted.items() if name in weights}
-    for name in required:
+    for name in sorted(required, key=lambda name: wanted[name].ndim != 4):  # kernels say most about a network
         theirs, tensor = names.get(name, name), state[name]
         if tensor.shape != wanted[name].shape:
             raise Misfit(_about_shape(backbone, theirs, name, tensor, stem), matched, end=end)

@@ -7,6 +7,7 @@ after them timm's own conversion of the files that the authors of a family publi
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 import timm
@@ -123,10 +124,12 @@ def published_conversion(name: str, network: nn.Module, weights: Weights) -> dic
     convert = next((each for each in known if each is not None), None)
     if convert is None:
         return None
-    arguments = inspect.signature(convert).parameters
-    options = {"adapt_layer_scale": True} if "adapt_layer_scale" in arguments else {}  # as timm does for DeiT III
+    arguments = (dict(weights), network)[: len(inspect.signature(convert).parameters)]
+    options = {"adapt_layer_scale": True} if module.__name__.endswith(".deit") else {}  # as timm does it there
     try:
-        converted = convert(dict(weights), *([network] if len(arguments) > 1 else []), **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks about timm's interpolation
+            converted = convert(*arguments, **options)
     except Exception:  # these functions assume a file of their family, and fail in any way on another
         return None
     kernels = {f"{path}.weight" for path, module in network.named_modules() if isinstance(module, nn.Conv2d)}

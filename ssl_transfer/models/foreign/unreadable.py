@@ -82,8 +82,9 @@ class _Outline(pickle.Unpickler):
             return OrderedDict
         return _Tensor if module == "torch._utils" and name.startswith("_rebuild") else _StandIn
 
-    def persistent_load(self, pid: Any) -> _StandIn:
-        return _StandIn()
+    def persistent_load(self, pid: Any) -> Any:
+        is_class = isinstance(pid, tuple) and pid[:1] == ("module",)  # of torch < 1.6: a class beside its source
+        return pid[1] if is_class else _StandIn()
 
 
 def _conversion(path: Path) -> str:
@@ -117,9 +118,16 @@ def _weights(content: Any) -> tuple[int, str]:
         return _tensors_of_module(content), ".state_dict()"
     if not isinstance(content, dict):
         return 0, ""
-    here = sum(isinstance(value, _Tensor) for value in content.values())
+    here = sum(isinstance(value, _Tensor) for value in content.values()) if _is_plain(content) else 0
     inside = ((count, f"[{key!r}]{access}") for key, value in content.items() for count, access in [_weights(value)])
     return max([(here, ""), *inside], key=lambda found: found[0])
+
+
+def _is_plain(content: Any) -> bool:
+    """Whether there is nothing but tensors, plain values and what holds them."""
+    if isinstance(content, dict | list | tuple | set):
+        return all(map(_is_plain, content.values() if isinstance(content, dict) else content))
+    return isinstance(content, _Tensor) or not isinstance(content, _StandIn)
 
 
 def _tensors_of_module(module: _StandIn) -> int:

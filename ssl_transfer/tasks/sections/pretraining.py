@@ -90,13 +90,16 @@ class MoCoV3(Pretraining):
     final_momentum: Probability | None = 1.0  # reached by half a cosine; null: constant
     projection_dim: Count = 256
     hidden_dim: Count = 4096  # of projection and predictor
-    projection_layers: Annotated[int, Field(ge=2, le=16)] = 2  # 3 for a vision transformer
+    projection_layers: Annotated[int, Field(ge=2, le=16)] = (
+        2  # of a ResNet; 3 for a vision transformer and its predictor
+    )
 
     def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
-        """A perceptron of ``projection_layers`` layers with batch norm."""
+        """A perceptron of ``projection_layers`` layers, each with a batch norm, of which the last has no weights."""
         from ssl_transfer.models.checkpoint import HeadSpec
 
-        return HeadSpec("projection", self.projection_dim, self.hidden_dim, num_layers=self.projection_layers)
+        layers = self.projection_layers
+        return HeadSpec("projection", self.projection_dim, self.hidden_dim, num_layers=layers, last_norm="plain")
 
     def build(self, inputs: TaskInputs) -> "nn.Module":
         """See :class:`ssl_transfer.tasks.moco.MoCoV3`."""
@@ -107,6 +110,7 @@ class MoCoV3(Pretraining):
             hidden_dim=self.hidden_dim,
             temperature=self.temperature,
             momentum=_momentum(self.momentum, self.final_momentum, inputs.total_steps),
+            last_norm="none" if self.projection_layers == 2 else "plain",  # a ResNet's predictor, a transformer's
             micro_batch_size=inputs.micro_batch_size,
         )
 
