@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from scipy.stats import spearmanr
 from torch import Tensor
+from torch.nn.functional import pdist
 
 from ssl_transfer.probes.checks import check_same_images
 from ssl_transfer.probes.nearest_neighbors import Metric, nearest
+from ssl_transfer.probes.scaling import rescaled, unit_rows
 from ssl_transfer.probes.splits import shuffled
 
 # 2,000 rows have two million pairs, enough for three digits of a rank correlation.
@@ -63,6 +64,7 @@ def neighbor_overlap(
     return shared / (k * len(student))
 
 
+@torch.no_grad()
 def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"]) -> float:
     """Linear centered kernel alignment (Kornblith et al., "Similarity of neural network representations", ICML 2019).
 
@@ -70,13 +72,20 @@ def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_
     where images are fewer than dimensions.
     """
     check_same_images(student, teacher)
-    student, teacher = (x.double() - x.double().mean(dim=0) for x in (student, teacher))
-    own = (student.T @ student).norm() * (teacher.T @ teacher).norm()
+    student, teacher = _centered(student), _centered(teacher)
+    if len(student) < max(student.shape[1], teacher.shape[1]):  # the same numbers by smaller matrices, of n x n
+        by_student, by_teacher = student @ student.T, teacher @ teacher.T
+        shared = (by_student * by_teacher).sum()
+    else:
+        by_student, by_teacher = student.T @ student, teacher.T @ teacher
+        shared = (student.T @ teacher).square().sum()
+    own = by_student.norm() * by_teacher.norm()
     if own == 0:
         raise ValueError("linear CKA is undefined where all rows are equal; one of the two models has collapsed.")
-    return ((student.T @ teacher).square().sum() / own).item()
+    return (shared / own).item()
 
 
+@torch.no_grad()
 def distance_spearman(
     student: Float[Tensor, "n d_student"],
     teacher: Float[Tensor, "n_teacher d_teacher"],
@@ -106,6 +115,14 @@ def retention(student_score: float, teacher_score: float) -> float:
     return student_score / teacher_score
 
 
+def _centered(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """``x`` less its mean in float64; exactly zero where all rows are equal but for the rounding of the mean."""
+    x = rescaled(x.double())
+    centered = x - x.mean(dim=0)
+    rounding = len(x) * torch.finfo(x.dtype).eps * x.abs().max()
+    return centered if centered.abs().max() > rounding else torch.zeros_like(x)
+
+
 def _distances(x: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, " pairs"]:
     # Distances of rows of norm one rank pairs as their cosines do, from the largest to the smallest.
-    return F.pdist(F.normalize(x, dim=1) if metric == "cosine" else x)
+    return pdist(unit_rows(x) if metric == "cosine" else rescaled(x))

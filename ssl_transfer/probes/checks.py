@@ -1,33 +1,41 @@
-"""What every probe asks of its input; each complaint is one sentence in the user's words."""
+"""What every probe asks of its input; each complaint is one sentence in the user's words.
+
+Signatures promise no shapes here, since these functions are what finds other ones.
+"""
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 
-def check_features(features: Float[Tensor, "n d"], name: str) -> None:
-    """Refuse an empty table of features and rows that hold NaN or infinity."""
+def check_features(features: Tensor, name: str) -> None:
+    """Refuse what is no table of features, an empty one, and rows that hold NaN or infinity."""
+    if features.ndim != 2:
+        raise ValueError(f"{name} has the shape {tuple(features.shape)}; give a matrix with one row for each image.")
     if features.numel() == 0:
-        raise ValueError(f"{name} is empty (shape {tuple(features.shape)}); give at least one row of features.")
+        raise ValueError(f"{name} is empty (shape {tuple(features.shape)}); give at least one row and one column.")
     # One sum per row is ten times cheaper than a look at every number, and finite only if all of them are.
     if torch.isfinite(features.sum(dim=1)).all():
         return
     bad = (~torch.isfinite(features).all(dim=1)).nonzero()[:, 0]
     if len(bad):
         raise ValueError(
-            f"{name} has {len(bad)} of {len(features)} rows that are not finite, the first is "
-            f"row {bad[0].item()}; look for a diverged model or a division by zero where the features were made."
+            f"{name} has {len(bad)} of {len(features)} rows that are not finite, the first is row {bad[0].item()}; "
+            "look for a diverged model, a division by zero or an overflow of half precision in what made the features."
         )
 
 
-def check_labeled(features: Float[Tensor, "n d"], labels: Int64[Tensor, " n_labels"], name: str) -> None:
+def check_labeled(features: Tensor, labels: Tensor, name: str) -> None:
     """Refuse features without exactly one label each; a negative label means that there is none."""
     check_features(features, f"{name}_x")
     check_labels(labels, len(features), name)
 
 
-def check_labels(labels: Int64[Tensor, " n_labels"], n: int, name: str) -> None:
+def check_labels(labels: Tensor, n: int, name: str) -> None:
     """Refuse anything but one label for each of ``n`` rows; a negative label means that there is none."""
+    if labels.ndim != 1:
+        raise ValueError(f"{name}_y has the shape {tuple(labels.shape)}; give one class number per row.")
+    if labels.dtype == torch.bool or labels.is_floating_point():
+        raise ValueError(f"{name}_y is of {labels.dtype}; give class numbers as integers, such as labels.long().")
     if n != len(labels):
         raise ValueError(f"{name}_x has {n} rows but {name}_y has {len(labels)} labels; give one label per row.")
     if unlabeled := int((labels < 0).sum()):
@@ -36,12 +44,7 @@ def check_labels(labels: Int64[Tensor, " n_labels"], n: int, name: str) -> None:
         )
 
 
-def check_splits(
-    train_x: Float[Tensor, "n_train d"],
-    train_y: Int64[Tensor, " n_train_labels"],
-    test_x: Float[Tensor, "n_test d_test"],
-    test_y: Int64[Tensor, " n_test_labels"],
-) -> None:
+def check_splits(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:
     """Refuse two splits that cannot be scored against each other."""
     check_labeled(train_x, train_y, "train")
     check_labeled(test_x, test_y, "test")
@@ -49,7 +52,7 @@ def check_splits(
     check_classes(train_y, test_y)
 
 
-def check_same_width(train_x: Float[Tensor, "n_train d"], test_x: Float[Tensor, "n_test d_test"]) -> None:
+def check_same_width(train_x: Tensor, test_x: Tensor) -> None:
     """Refuse splits of different dimension, as they come from different models or layers."""
     if train_x.shape[1] != test_x.shape[1]:
         raise ValueError(
@@ -58,7 +61,7 @@ def check_same_width(train_x: Float[Tensor, "n_train d"], test_x: Float[Tensor, 
         )
 
 
-def check_classes(train_y: Int64[Tensor, " n_train"], test_y: Int64[Tensor, " n_test"]) -> None:
+def check_classes(train_y: Tensor, test_y: Tensor) -> None:
     """Refuse a training split of one class, and a test split with classes that the training split does not show."""
     if len(train_y.unique()) < 2:
         raise ValueError(
@@ -74,7 +77,7 @@ def check_classes(train_y: Int64[Tensor, " n_train"], test_y: Int64[Tensor, " n_
         )
 
 
-def check_same_images(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"]) -> None:
+def check_same_images(student: Tensor, teacher: Tensor) -> None:
     """Refuse features of student and teacher that cannot be those of the same images."""
     check_features(student, "student")
     check_features(teacher, "teacher")
@@ -86,5 +89,7 @@ def check_same_images(student: Float[Tensor, "n d_student"], teacher: Float[Tens
 
 def check_k(k: int, available: int) -> None:
     """Refuse to look for more neighbors than there are images."""
+    if available < 1:
+        raise ValueError("there is no other image to search; give two or more.")
     if not 1 <= k <= available:
         raise ValueError(f"k is {k} but there are {available} images to search; choose k between 1 and {available}.")

@@ -18,7 +18,7 @@ class ClassificationScores:
 
 
 def classification(
-    logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], *, bins: int = 15
+    logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n_labels"], *, bins: int = 15
 ) -> ClassificationScores:
     """Top-1 and top-5 accuracy and calibration error of logits; with fewer than five classes, top-5 is 1.
 
@@ -45,13 +45,16 @@ def check_known(labels: Int64[Tensor, " n"], classes: int) -> None:
         )
 
 
-def expected_calibration_error(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], *, bins: int = 15) -> float:
+def expected_calibration_error(
+    logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n_labels"], *, bins: int = 15
+) -> float:
     """How far confidence is from accuracy (Guo et al., "On calibration of modern neural networks", ICML 2017).
 
         ECE = sum_b (n_b / n) |accuracy_b - confidence_b|
 
     Rows are sorted into ``bins`` intervals (l, u] of equal width by the largest of their softmax probabilities.
     """
+    check_labeled(logits, labels, "test")
     if bins < 1:
         raise ValueError(f"bins is {bins}: give at least 1.")
     confidence, guess = logits.double().softmax(dim=1).max(dim=1)

@@ -1,15 +1,18 @@
 """Clustering: do groups found without labels agree with the classes?"""
 
+import warnings
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float, Int64
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_labeled
 from ssl_transfer.probes.nearest_neighbors import Metric
+from ssl_transfer.probes.scaling import floating, rescaled, unit_rows
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ClusteringScores:
     normalization: str
 
 
+@torch.no_grad()
 def clustering(
     x: Float[Tensor, "n d"],
     y: Int64[Tensor, " n"],
@@ -39,8 +43,10 @@ def clustering(
     """
     check_labeled(x, y, "clustering")
     n_clusters = len(y.unique())
-    rows = (F.normalize(x.float(), dim=1) if metric == "cosine" else x.float()).cpu().numpy()
-    clusters = KMeans(n_clusters, n_init=restarts, random_state=seed).fit_predict(rows)
+    rows = unit_rows(floating(x)) if metric == "cosine" else rescaled(floating(x))
+    with warnings.catch_warnings():  # fewer different rows than clusters: a collapsed model, which its scores show
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clusters = KMeans(n_clusters, n_init=restarts, random_state=seed).fit_predict(rows.float().cpu().numpy())
     classes = y.cpu().numpy()
     return ClusteringScores(
         nmi=float(normalized_mutual_info_score(classes, clusters)),

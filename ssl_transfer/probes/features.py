@@ -17,9 +17,9 @@ from ssl_transfer.probes.checks import check_splits
 class Features:
     """Features and labels of a training and a test split, in row order."""
 
-    train_x: Float32[Tensor, "n_train d"]
+    train_x: Float[Tensor, "n_train d"]
     train_y: Int64[Tensor, " n_train"]
-    test_x: Float32[Tensor, "n_test d"]
+    test_x: Float[Tensor, "n_test d"]
     test_y: Int64[Tensor, " n_test"]
 
 
@@ -85,13 +85,16 @@ def _read_arrays(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _tensor(path: str | PathLike[str], key: str, array: np.ndarray) -> Tensor:
-    """Features as float32, labels as int64."""
+    """Features as float32, or as float64 where float32 cannot hold them; labels as int64."""
     if key.endswith("_x"):
         if array.ndim != 2 or array.dtype.kind != "f":
             raise ValueError(
                 f"{path}: {key} is {array.dtype} of shape {array.shape}; give floats of shape (rows, width)."
             )
-        return torch.from_numpy(array.astype(np.float32))
+        with np.errstate(over="ignore", under="ignore"):
+            narrow = array.astype(np.float32)
+        held = np.isfinite(narrow) == np.isfinite(array)
+        return torch.from_numpy(narrow if (held & ((narrow == 0) == (array == 0))).all() else array.astype(np.float64))
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"{path}: {key} is {array.dtype} of shape {array.shape}; give one integer label per row.")
     return torch.from_numpy(array.astype(np.int64))

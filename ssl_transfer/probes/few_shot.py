@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
 from ssl_transfer.probes.logistic import fit_each
+from ssl_transfer.probes.scaling import floating, rescaled, scale_of, unit_rows
 from ssl_transfer.probes.splits import rank_in_class
 
 # scikit-learn's C. With rows of norm one it means the same whatever the width of the features.
@@ -28,6 +28,7 @@ class FewShotScore:
     normalization: str = "centered, norm 1"
 
 
+@torch.no_grad()
 def few_shot(
     train_x: Float[Tensor, "n_train d"],
     train_y: Int64[Tensor, " n_train"],
@@ -52,8 +53,11 @@ def few_shot(
         raise ValueError(f"draws is {draws}; make at least one draw of the labeled images.")
     classes, code, sizes = train_y.unique(return_inverse=True, return_counts=True)
     wanted = {amount: images_per_class(amount, sizes) for amount in labels_per_class}
-    center = train_x.float().mean(dim=0)
-    train_x, test_x = F.normalize(train_x - center, dim=1), F.normalize(test_x - center, dim=1)
+    train_x, test_x = floating(train_x), floating(test_x)
+    scale = scale_of(train_x)
+    train_x, test_x = rescaled(train_x, scale), rescaled(test_x, scale)
+    center = train_x.mean(dim=0)
+    train_x, test_x = unit_rows(train_x - center), unit_rows(test_x - center)
     places = torch.stack([rank_in_class(train_y, seed, draw) for draw in range(draws)])
     return {
         amount: _score(train_x, code, test_x, test_y, classes, places < per_class[code])

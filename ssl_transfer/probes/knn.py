@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from ssl_transfer.probes.checks import check_labeled, check_same_width, check_splits
+from ssl_transfer.probes.checks import check_features, check_labeled, check_same_width, check_splits
 from ssl_transfer.probes.nearest_neighbors import Metric, Neighbors, nearest
 
 KnnScores = dict[tuple[int, float | None], float]
@@ -67,6 +67,7 @@ def knn_predict(
 ) -> Int64[Tensor, " n_test"]:
     """The class each test row gets from its neighbors, as :func:`knn_accuracy` counts it."""
     check_labeled(train_x, train_y, "train")
+    check_features(test_x, "test_x")
     check_same_width(train_x, test_x)
     ks, temperatures = _grid(k, temperature, metric, weighted)
     classes, code = train_y.unique(return_inverse=True)

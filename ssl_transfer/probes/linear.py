@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
 from ssl_transfer.probes.logistic import LogisticFit, fit_path
+from ssl_transfer.probes.scaling import floating, rescaled, scale_of
 from ssl_transfer.probes.splits import held_out_tenth
 
 # Tables of at most this many numbers are fitted in float64: it costs next to nothing there.
@@ -38,6 +39,7 @@ class LinearProbeResult:
         return self.strength in (min(self.held_out_accuracy), max(self.held_out_accuracy))
 
 
+@torch.no_grad()
 def linear_probe(
     train_x: Float[Tensor, "n_train d"],
     train_y: Int64[Tensor, " n_train"],
@@ -96,10 +98,12 @@ class _Fits:
 
 
 def _fit(x: Tensor, y: Tensor, strengths: Tensor, start: Tensor | None = None) -> _Fits:
-    x = x.double() if x.numel() <= SMALL else x.float()
+    x = x.double() if x.numel() <= SMALL else floating(x)
     mean, scale = standardization(x)
+    rows = (x - mean) / scale
+    rows = rows if x.numel() <= SMALL else rows.float()
     classes, code = y.unique(return_inverse=True)
-    classifiers = fit_path((x - mean) / scale, code, strengths, num_classes=len(classes), start=start)
+    classifiers = fit_path(rows, code, strengths, num_classes=len(classes), start=start)
     return _Fits(mean, scale, classes, classifiers)
 
 
@@ -109,8 +113,12 @@ def _accuracy(fits: _Fits, x: Tensor, y: Tensor) -> list[float]:
 
 
 def standardization(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
-    """Mean and standard deviation of each feature, the deviation 1 where the feature is constant."""
-    deviation, mean = torch.std_mean(x, dim=0, correction=0)
+    """Mean and standard deviation of each feature, the deviation infinite where the feature is constant.
+
+    So a constant feature becomes zero, also in rows where it has another value: nothing is known of its scale.
+    """
+    scale = scale_of(x, dim=0)
+    deviation, mean = torch.std_mean(rescaled(x, scale), dim=0, correction=0)
     # The mean of equal numbers can be off by a rounding error, which must not be blown up.
     constant = deviation <= 10 * torch.finfo(x.dtype).eps * mean.abs()
-    return mean, torch.where(constant, 1.0, deviation)
+    return mean * scale[0], torch.where(constant, torch.inf, deviation * scale[0])

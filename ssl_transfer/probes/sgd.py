@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
 from ssl_transfer.probes.linear import refuse_single_images, standardization
+from ssl_transfer.probes.scaling import floating
 from ssl_transfer.probes.splits import held_out_tenth, shuffled
 
 # The thirteen learning rates of DINOv2, for a batch of 256; another batch size scales them.
@@ -43,6 +44,7 @@ class SgdProbeResult:
         return self.rate in (min(self.held_out_accuracy), max(self.held_out_accuracy))
 
 
+@torch.no_grad()
 def sgd_probe(
     train_x: Float[Tensor, "n_train d"],
     train_y: Int64[Tensor, " n_train"],
@@ -75,7 +77,7 @@ def sgd_probe(
         raise ValueError(f"epochs is {epochs} and batch_size {batch_size}; both have to be at least 1.")
     held_out = held_out_tenth(train_y, seed=seed)
     refuse_single_images(held_out)
-    mean, scale = standardization(train_x.float())
+    mean, scale = standardization(floating(train_x))
     classes, code = train_y.unique(return_inverse=True)
     grid = sorted(rates)
     layers = _Layers(grid, train_x.shape[1], len(classes), seed=seed, device=train_x.device)
@@ -87,11 +89,11 @@ def sgd_probe(
             x = train_x[rows] if view is None else view(epoch, rows)
             progress = (epoch * steps_per_epoch + place) / (epochs * steps_per_epoch)
             factor = batch_size / 256 * (1 + math.cos(math.pi * progress)) / 2
-            layers.step((x.float() - mean) / scale, code[rows], ~held_out[rows], factor)
-    choices = layers.predict((train_x[held_out].float() - mean) / scale)[: len(grid)]
+            layers.step(((x - mean) / scale).float(), code[rows], ~held_out[rows], factor)
+    choices = layers.predict(((train_x[held_out] - mean) / scale).float())[: len(grid)]
     held_out_accuracy = (classes[choices] == train_y[held_out]).double().mean(dim=1).tolist()
     best = max(range(len(grid)), key=lambda i: (held_out_accuracy[i], -i))
-    predicted = layers.predict((test_x.float() - mean) / scale)[len(grid) + best]
+    predicted = layers.predict(((test_x - mean) / scale).float())[len(grid) + best]
     return SgdProbeResult(
         accuracy=(classes[predicted] == test_y).double().mean().item(),
         rate=grid[best],

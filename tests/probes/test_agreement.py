@@ -24,6 +24,14 @@ def test_linear_cka_equals_its_definition_by_kernels(pair):
     assert linear_cka(*pair) == pytest.approx(twin.linear_cka(*pair), rel=1e-10)
 
 
+def test_linear_cka_is_the_same_by_matrices_of_images_where_these_are_fewer_than_dimensions():
+    generator = torch.Generator().manual_seed(4)
+    teacher = torch.randn(20, 30, generator=generator, dtype=torch.float64)
+    student = teacher[:, :10] + torch.randn(20, 10, generator=generator)
+    assert linear_cka(student, teacher) == pytest.approx(twin.linear_cka(student, teacher), rel=1e-10)
+    assert linear_cka(student, teacher[:, :15]) == pytest.approx(twin.linear_cka(student, teacher[:, :15]), rel=1e-10)
+
+
 def test_spearman_equals_scipy_on_all_pairs(pair):
     distances = [[(x[i] - x[j]).norm().item() for i in range(50) for j in range(i)] for x in pair]
     assert distance_spearman(*pair, metric="euclidean") == pytest.approx(spearmanr(*distances).statistic)
@@ -57,8 +65,9 @@ def test_unrelated_embeddings_agree_no_more_than_by_chance():
 
 
 def test_a_collapsed_student_is_told(pair):
-    with pytest.raises(ValueError, match="collapsed"):
-        linear_cka(torch.ones(50, 3), pair[1])
+    for constant in (1.0, 0.1):  # of which the mean is off in the last digit
+        with pytest.raises(ValueError, match="collapsed"):
+            linear_cka(torch.full((50, 3), constant), pair[1])
     with pytest.raises(ValueError, match="collapsed"):
         distance_spearman(torch.ones(50, 3), pair[1])
 

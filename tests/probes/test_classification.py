@@ -52,6 +52,12 @@ def test_three_classes_are_always_among_the_first_five():
     assert classification(*made(classes=3)).top5 == 1.0
 
 
+def test_calibration_of_other_rows_is_refused():
+    logits, labels = made()
+    with pytest.raises(ValueError, match="test_x has 500 rows but test_y has 499 labels"):
+        classification(logits, labels[1:])
+
+
 def test_a_label_that_the_classifier_does_not_know_is_refused():
     logits, labels = made()
     labels[3] = 11

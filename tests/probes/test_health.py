@@ -29,6 +29,7 @@ def test_uniformity_equals_its_formula_pair_by_pair(x, tile, monkeypatch):
 def test_uniformity_runs_from_collapse_to_a_uniform_cloud():
     cloud = torch.randn(1500, 256, generator=torch.Generator().manual_seed(0))
     assert uniformity(torch.ones(10, 3)) == pytest.approx(0, abs=1e-9)
+    assert uniformity(torch.zeros(10, 3)) == 0
     assert uniformity(cloud) == pytest.approx(-4 + 8 / 256, abs=5e-3)
 
 
@@ -57,3 +58,5 @@ def test_figures_that_do_not_exist_are_refused():
         effective_rank(torch.zeros(4, 3))
     with pytest.raises(ValueError, match="not finite"):
         uniformity(torch.full((4, 3), torch.inf))
+    with pytest.raises(ValueError, match=r"first has the shape \(4, 3\) but second \(1, 3\)"):
+        alignment(torch.ones(4, 3), torch.ones(1, 3))

@@ -118,6 +118,12 @@ def test_leave_one_out_has_one_neighbor_less(data):
         knn_leave_one_out(data[0], data[1], k=400)
 
 
+def test_test_features_that_are_not_finite_get_no_class(data):
+    train_x, train_y, test_x, _ = data
+    with pytest.raises(ValueError, match="test_x has 90 of 90 rows that are not finite"):
+        knn_predict(train_x, train_y, test_x * torch.nan, k=3)
+
+
 def test_missing_labels_are_refused(data):
     train_x, train_y, test_x, test_y = data
     with pytest.raises(ValueError, match="train_y has 80 of 400 labels missing"):

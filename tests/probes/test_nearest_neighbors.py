@@ -71,6 +71,34 @@ def test_the_most_similar_rows_are_found(x, alone, metric, tiles):
     assert not alone or (index != torch.arange(len(x))[:, None]).all()
 
 
+CLOSE_TOGETHER = {
+    "around one": 1 + 1e-4 * randn(400, 24),
+    "in two tight groups": torch.where(torch.arange(400)[:, None] % 2 > 0, 1e4, -1e4) + randn(400, 24),
+    "beside a constant of 1e10": torch.cat([randn(400, 24), torch.full((400, 1), 1e10)], dim=1),
+    "twice, but for the last digit": torch.cat([randn(200, 24), randn(200, 24) * (1 + 2e-7)]),
+}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("x", CLOSE_TOGETHER.values(), ids=CLOSE_TOGETHER)
+def test_rows_closer_than_products_of_float32_can_tell_are_told_apart(x, dtype, metric, tiles):
+    x = x.to(dtype)
+    exact = F.normalize(x.double(), dim=1) if metric == "cosine" else x.double()
+    distance = torch.cdist(exact, exact, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+    _, index = found(x, x, 5, metric=metric, exclude_self=True)
+    nearest_ones = distance.sort(dim=1).values[:, :5]
+    torch.testing.assert_close(distance.gather(1, index), nearest_ones, rtol=2e-3, atol=0)
+
+
+def test_half_precision_and_mixed_types_are_searched_in_the_wider_one():
+    x = randn(60, 8).half()
+    _, expected = found(x.float(), x.float(), 3)
+    assert found(x, x, 3)[1].equal(expected)
+    similarity, index = found(x, x.double(), 3)
+    assert index.equal(expected) and similarity.dtype == torch.float64
+
+
 def test_euclidean_neighbors_survive_a_far_origin():
     """float32 distances far from the origin lose their digits unless the mean is taken off first."""
     x = randn(300, 6).double().round(decimals=2)
