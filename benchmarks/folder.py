@@ -2,6 +2,7 @@
 
     python benchmarks/folder.py                                     # 2 workers, 500 x 375 JPEGs to 224 px
     python benchmarks/folder.py --workers 8 --size 64
+    python benchmarks/folder.py --listing --images 10000            # how long files take to list and to fingerprint
 
 JPEGs are tiles of scikit-learn's two photographs, written to a temporary folder. All candidates bring the same files to
 the same canvas as uint8, turn about, and the median of the rounds counts:
@@ -100,6 +101,21 @@ def image_folder(root: Path, size: int, batch_size: int, workers: int) -> Callab
     return run
 
 
+def listing(root: Path, rounds: int) -> dict[str, float]:
+    """Seconds to list the files and to read what their fingerprint is made of, from the page cache; medians."""
+    seconds: dict[str, list[float]] = {"listed": [], "fingerprint": []}
+    found = set()
+    for _ in range(rounds):
+        start = time.perf_counter()
+        images = load_images("folder", root, split="train", image_size=1, decode=False)
+        seconds["listed"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        found.add(images.fingerprint)
+        seconds["fingerprint"].append(time.perf_counter() - start)
+    assert len(found) == 1
+    return {name: round(median(values), 3) for name, values in seconds.items()}
+
+
 def main() -> None:
     """Measure and print a table; with ``--json`` also write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,12 +126,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--listing", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_jpegs(root, given.images, given.width, given.height)
+        if given.listing:
+            print(f"{given.images} JPEGs, seconds, median of {given.rounds} rounds: {listing(root, given.rounds)}")
+            return
         ours, close = streamed(root, given.size, given.batch_size, given.workers)
         candidates = {
             "decoding alone": alone(root, given.size),

@@ -16,25 +16,46 @@ from ssl_transfer.data.views.augment import Augment
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of a global batch: its views, and where its images lie in the data set."""
+    """This process's share of the batch of a step.
+
+    Attributes:
+        views: each view of all images, in [0, 1].
+        index: the row of each image in the data set.
+        labels: of the images, if the data set has labels.
+        step: the number of the step, from 0 on.
+        view_id: which of an image's versions the views are: the number of the epoch, or with fixed views that modulo
+            their number.
+        teacher: the teacher's embeddings of the first view of all images, then of the second and so on, where they are
+            remembered and not computed in this step.
+    """
 
     views: tuple[Float[Tensor, "n c h w"], ...]  # float32 in a run
     index: Int64[Tensor, " n"]
     labels: Int64[Tensor, " n"] | None
     step: int
-    view_id: int = 0  # of the views of an image: the epoch, or with fixed views the epoch modulo their number
-    teacher: Float32[Tensor, "rows d"] | None = None  # what it makes of all first views, then all second, if remembered
+    view_id: int = 0
+    teacher: Float32[Tensor, "rows d"] | None = None
 
 
 class Batches:
-    """The batches of a run, views made on the images' device.
+    """The batches of a run: for any step, this process's share of it, with views made on the device of the images.
 
-    ``batch_size`` is global. Each epoch visits the images in a new order; a process takes its contiguous share of each
-    global batch, so shares put together in the order of ranks are the batch that one process would have made.
-    With ``drop_last`` the images that fill no whole batch sit an epoch out; without it the last batch of an epoch is
-    the smaller remainder, which must split evenly too. With ``per_class`` every batch has so many images of each of its
-    classes (:class:`ssl_transfer.data.sampling.ClassBalanced`), and an epoch is as many whole batches.
-    With ``fixed_views`` an image is seen in so many versions of its views, one an epoch, over and over.
+    Each epoch visits the images in another order, which depends on the seed and the epoch alone. A process takes a
+    contiguous share of each batch, so the shares in the order of ranks are the batch that one process would have made.
+
+    Keyword arguments:
+        seed: of the orders and of all views.
+        batch_size: images in a batch, over all processes.
+        rank, world: the number of this process, and of all.
+        drop_last: leave the images that do not fill a last batch out of an epoch; else that batch is smaller.
+        per_class: draw batches with this number of images of each of their classes
+            (:class:`ssl_transfer.data.sampling.ClassBalanced`), as many in an epoch as there would be otherwise.
+        fixed_views: make this number of versions of an image's views, and show them in turn, one in each epoch; else
+            there are new ones in each.
+
+    Raises:
+        ValueError: a batch, or the smaller last one, does not split evenly over the processes or is larger than the
+            data set, or ``per_class`` does not go with the labels, the batch size or ``drop_last``.
     """
 
     def __init__(
@@ -82,7 +103,11 @@ class Batches:
         self._read = images.reader(self.index)
 
     def batch(self, step: int) -> Batch:
-        """This process's share of the given step's batch."""
+        """This process's share of the batch of this step.
+
+        Raises:
+            ValueError: an image that is streamed cannot be decoded; names its file.
+        """
         epoch, _ = divmod(step, self.steps_per_epoch)
         view_id = epoch % self.fixed_views if self.fixed_views else epoch
         index = self.index(step)
@@ -93,14 +118,14 @@ class Batches:
     def views_of(
         self, pixels: UInt8[Tensor, "n c height width"], index: Int64[Tensor, " n"], view_id: int
     ) -> tuple[Float32[Tensor, "n c h w"], ...]:
-        """The views that carry this number, of the images in these rows."""
+        """All views, in version ``view_id``, of images given by their pixels and their rows in the data set."""
         return tuple(
             augment(pixels, seed=self.seed, epoch=view_id, index=index, view=view)
             for view, augment in enumerate(self.views)
         )
 
     def close(self) -> None:
-        """End the workers that decode the images of coming steps, where there are any."""
+        """End the workers that decode the images of coming steps, if images are streamed."""
         self._read.close()
 
     def _index(self, step: int) -> Int64[Tensor, " n"]:

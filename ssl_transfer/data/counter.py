@@ -38,7 +38,13 @@ def philox(counter: Int[Tensor, "*n 4"], key: tuple[int, int]) -> Int64[Tensor, 
 def uniform(
     seed: int, stream: int, epoch: int, index: Int[Tensor, " n"], view: int, draws: int
 ) -> Float32[Tensor, "n draws"]:
-    """``draws`` numbers in [0, 1) for each image, multiples of 2**-24 and so exact in float32 on every device."""
+    """``draws`` numbers in [0, 1) for each image, multiples of 2**-24 and so exact in float32 on every device.
+
+    They depend on the seed, the stream, the epoch, the image's index and the view, and on nothing else.
+
+    Raises:
+        ValueError: seed, stream, epoch or view is out of the range that a counter has for it.
+    """
     return (_words(seed, stream, epoch, index, view, draws) >> 8).to(torch.float32) * 2.0**-24
 
 
@@ -56,12 +62,22 @@ def integers(
 
 
 def epoch_order(seed: int, epoch: int, length: int, device: torch.device | None = None) -> Int64[Tensor, " length"]:
-    """The order of the images in an epoch: sorted by a 64-bit word each, the lower index first where words tie."""
+    """The order of the images in an epoch: sorted by a 64-bit word each, the lower index first where words tie.
+
+    Raises:
+        ValueError: the seed or the epoch is out of range.
+    """
     return shuffle(torch.arange(length, device=device), seed=seed, stream=ORDER, epoch=epoch)
 
 
 def shuffle(index: Int64[Tensor, " n"], *, seed: int, stream: int, epoch: int, place: int = 0) -> Int64[Tensor, " n"]:
-    """An order of the rows, by a 64-bit word of each row's ``index``; ``place`` tells shuffles of an epoch apart."""
+    """A random order of the rows of ``index``: sorted by a 64-bit word for each of its values.
+
+    Shuffles with another seed, stream, epoch or ``place`` are independent of each other.
+
+    Raises:
+        ValueError: seed, stream or epoch is out of range.
+    """
     words = philox(_counter(torch.full_like(index, place), index, epoch, stream, 0), _key(seed))
     signed_high = words[:, 0] - 2**31  # so that the 64-bit word fits into a signed integer
     return torch.sort(signed_high * 2**32 + words[:, 1], stable=True).indices

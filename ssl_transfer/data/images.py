@@ -16,10 +16,18 @@ from ssl_transfer.data.sources.streaming import IndexOf, PixelReader, StreamedPi
 
 @dataclass(frozen=True)
 class Images:
-    """The images of one split, their labels if it has any, and the channel statistics published for the data set.
+    """The images of one split, with their labels if it has any.
 
-    ``class_names`` are known where classes are folders. Where a data set asks with some images and searches among
-    others, the first ``queries`` are those that ask. ``folds`` are the rows of each fold that the data set defines.
+    Attributes:
+        pixels: all of them in one tensor, or on disk and decoded when rows are asked for.
+        labels: the number of each image's class, below ``classes``; None if the split has no labels.
+        name, split: what the data set and its split are called.
+        mean, std: of each channel, for pixels in [0, 1], as published for the data set.
+        class_names: by the number of the class, where classes have names.
+        folds: the rows of each fold, where the data set defines folds (STL-10).
+        queries: where a data set searches for its queries among its other images (In-shop), the number of queries,
+            which are the first rows.
+        intake: what the reader of files took and left out for the whole split, of which these images may be a part.
     """
 
     pixels: UInt8[Tensor, "n c h w"] | StreamedPixels
@@ -44,9 +52,10 @@ class Images:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits of the SHA-256 of shape, pixels and labels.
+        """Sixteen hexadecimal digits, the same for the same images and labels in the same order wherever they lie.
 
-        Streamed pixels are not read for it: the names and sizes of their files stand for them.
+        They are of the SHA-256 of the shape, the labels, and the pixels, if those are held. Pixels that are streamed
+        are not decoded for it: it is made of their files' names and samples of their content instead.
         """
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         if isinstance(self.pixels, StreamedPixels):
@@ -63,7 +72,11 @@ class Images:
         return replace(self, pixels=self.pixels.to(device), labels=labels)
 
     def middle(self, size: int) -> "Images":
-        """The same images cut to their middle ``size`` x ``size`` pixels, as torchvision's CenterCrop does."""
+        """The same images cut to their middle ``size`` x ``size`` pixels, as torchvision's CenterCrop does.
+
+        Raises:
+            ValueError: the images are smaller than that.
+        """
         height, width = self.pixels.shape[-2:]
         if size > min(height, width):
             raise ValueError(f"the middle of {size} px does not fit into images of {height} x {width} px.")
@@ -73,7 +86,7 @@ class Images:
         return replace(self, pixels=self.pixels[..., top : top + size, left : left + size])
 
     def subset(self, index: Int[Tensor, " m"]) -> "Images":
-        """The images at these places, in this order; predefined folds and queries are lost."""
+        """The images in these rows, in this order, without ``folds`` and ``queries``, which are of the whole split."""
         labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
         if isinstance(self.pixels, StreamedPixels):
             return replace(self, pixels=self.pixels.select(index), labels=labels, folds=None, queries=None)
@@ -81,9 +94,10 @@ class Images:
         return replace(self, pixels=pixels, labels=labels, folds=None, queries=None)
 
     def numbered_like(self, other: "Images") -> "Images":
-        """The same images with ``other``'s numbers for the classes that both have, by name, where names are known.
+        """The same images with their classes numbered as in ``other``, and those that ``other`` lacks after them.
 
-        Two folders of images number their classes each for itself; if one lacks a class, the numbers are not the same.
+        Two folders number their classes independently, so the same class has different numbers in them if one of them
+        lacks another class. Classes are matched by name; where either has no names, nothing changes.
         """
         if self.class_names is None or other.class_names is None or self.labels is None:
             return self
@@ -92,16 +106,17 @@ class Images:
         return replace(self, labels=number[self.labels], classes=len(names), class_names=names)
 
     def reader(self, index_of: IndexOf, *, steps: int | None = None) -> "PixelReader | HeldReader":
-        """A function from a step to the pixels of the rows ``index_of(step)``, on the device; ``close`` it in the end.
+        """A function that gives, for a step, the pixels of the rows ``index_of(step)``, on the device of the images.
 
-        Streamed pixels of the following steps, of ``steps`` in all, are decoded ahead.
+        If pixels are streamed, those of the following steps are decoded ahead, up to the last of ``steps`` steps if
+        that is given; call ``close`` in the end to stop that.
         """
         if isinstance(self.pixels, StreamedPixels):
             return PixelReader(self.pixels, index_of, steps=steps)
         return HeldReader(self.pixels, index_of)
 
     def parts(self, rows: slice, size: int = 512) -> Iterator[UInt8[Tensor, "m c h w"]]:
-        """The pixels of consecutive rows: in one part where they are held, else ``size`` images at a time."""
+        """The pixels of consecutive rows, part by part: all at once if they are held, else ``size`` rows at a time."""
         if isinstance(self.pixels, StreamedPixels):
             yield from self.pixels.parts(rows, size)
         elif len(self.pixels[rows]):
@@ -109,7 +124,7 @@ class Images:
 
 
 class HeldReader:
-    """What :class:`PixelReader` is for pixels that are held."""
+    """Gives the pixels of a step's images, as :class:`PixelReader` does, from pixels that are held in memory."""
 
     def __init__(self, pixels: UInt8[Tensor, "n c h w"], index_of: IndexOf):
         self.pixels, self.index_of = pixels, index_of
@@ -119,4 +134,4 @@ class HeldReader:
         return self.pixels[to_device(self.index_of(step), self.pixels.device)]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no worker was started."""

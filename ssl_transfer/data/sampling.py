@@ -8,11 +8,18 @@ from ssl_transfer.data.counter import CLASSES, MEMBERS, shuffle
 
 
 class ClassBalanced:
-    """Batches of ``batch_size / per_class`` classes with ``per_class`` images each.
+    """Draws batches of ``batch_size / per_class`` classes with ``per_class`` images each.
 
-    The classes of a batch are drawn without replacement, every class as likely as any other, and so are a class's
-    images; only a class of fewer than ``per_class`` images gives some of them again. Batches do not know of each other:
-    an image may come in two batches of an epoch, or in none.
+    The classes of a batch are all different, each drawn with the same probability whatever its size; the images of a
+    class are different too, unless it has fewer than ``per_class``, which then appear several times. Each batch is
+    drawn independently of the others, so within an epoch an image may be in several batches or in none.
+
+    Keyword arguments:
+        batch_size: images in a batch, over all processes.
+        per_class: images of each class in it.
+
+    Raises:
+        ValueError: ``batch_size`` is not a multiple of ``per_class``, or there are not enough classes for it.
     """
 
     def __init__(self, labels: Int64[Tensor, " n"], *, batch_size: int, per_class: int):
@@ -28,7 +35,7 @@ class ClassBalanced:
             )
 
     def rows(self, *, seed: int, epoch: int, place: int) -> Int64[Tensor, " batch_size"]:
-        """The images of the epoch's batch number ``place``, those of a class side by side."""
+        """The rows of the images in batch number ``place`` of an epoch; those of one class follow one another."""
         classes = shuffle(torch.arange(len(self.members)), seed=seed, stream=CLASSES, epoch=epoch, place=place)
         chosen = [self.members[label] for label in classes[: self.groups].tolist()]
         rows, sizes = torch.cat(chosen), torch.tensor([len(members) for members in chosen])

@@ -1,4 +1,4 @@
-"""Parts of a data set that are the same in every run."""
+"""Which images of a split are trained on and which are kept apart: the same in every run, whatever its seed."""
 
 from dataclasses import replace
 
@@ -11,23 +11,26 @@ from ssl_transfer.data.images import Images
 
 
 def learned_images(images: Images, count: int | None = None, held_out: int = 0) -> Images:
-    """The first ``count`` images of one fixed order of the data set, by default all but the last ``held_out``.
+    """``count`` of the images, by default all, but none of those that :func:`held_out_images` keeps apart.
 
-    The order is the same whatever the run's seed: a student and its teacher, and runs of several seeds, see the same
-    images; a larger part holds a smaller one.
+    The images are put into one fixed, random order; the first ``count`` of it are taken, and the last ``held_out`` are
+    kept apart. The order depends on the number of images alone and not on a run's seed, so a student and its teacher,
+    and runs with several seeds, see the same images, and those of a smaller ``count`` are among those of a larger one.
 
     Raises:
-        ValueError: there are fewer images than that.
+        ValueError: there are fewer than ``count`` and ``held_out`` images together, or none is left to learn from.
     """
     _refuse_more(images, count or 1, held_out)
     return images.subset(_fixed_order(images)[: len(images) - held_out if count is None else count])
 
 
 def held_out_images(images: Images, count: int) -> Images:
-    """The last ``count`` images of the same order, as a split of their own; none that is learned from is among them.
+    """The ``count`` images that :func:`learned_images` with ``held_out=count`` does not give, as a split of their own.
+
+    They are the last ones of the same order, and do not depend on how many of the others are learned from.
 
     Raises:
-        ValueError: there are no more images than that.
+        ValueError: none would be left to learn from.
     """
     _refuse_more(images, 1, count)
     return replace(images.subset(_fixed_order(images)[len(images) - count :]), split=f"held out of {images.split}")

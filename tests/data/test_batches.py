@@ -4,8 +4,6 @@ import sys
 import pytest
 import torch
 
-from ssl_transfer.data import batches
-from ssl_transfer.data import images as held
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.views.augment import Augment
@@ -95,9 +93,21 @@ def test_presets_load_without_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_rows_go_to_the_device_without_waiting_for_it(images, monkeypatch):
-    sent = []
-    for module in (batches, held):
-        monkeypatch.setattr(module, "to_device", lambda rows, device: sent.append(device) or rows)
-    Batches(images, VIEWS, seed=0, batch_size=12).batch(0)
-    assert len(sent) == 2  # for the labels, and for the pixels
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, to see whether it is waited for")
+def test_a_batch_is_made_without_waiting_for_the_device(images):
+    batches = Batches(images.to("cuda"), VIEWS, seed=0, batch_size=12)
+    batches.batch(0)  # the first launch of a kernel may wait
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = batches.batch(1)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    expected = Batches(images, VIEWS, seed=0, batch_size=12).batch(1)
+    assert torch.equal(batch.index.cpu(), expected.index) and torch.equal(batch.labels.cpu(), expected.labels)
+
+
+def test_a_batch_lies_on_the_device_of_its_images(images):
+    batch = Batches(images.to("meta"), VIEWS, seed=0, batch_size=12).batch(0)
+    assert {tensor.device.type for tensor in (batch.index, batch.labels, *batch.views)} == {"meta"}

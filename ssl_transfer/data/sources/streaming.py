@@ -1,7 +1,7 @@
 """Pixels that stay on disk: decoded by worker processes shortly before they are needed, in the order they are needed.
 
-Nothing here has a state that decides a result. Which images a step needs is a function of the step; workers are sent
-the rows of the coming steps, and what they decode depends on the row alone.
+No result depends on what was asked for before. Which images a step needs is a function of the step; the workers are
+given the rows of the coming steps, and what they decode depends on the row alone.
 """
 
 import itertools
@@ -25,7 +25,10 @@ IndexOf = Callable[[int], Int64[Tensor, " n"]]
 
 @dataclass(frozen=True)
 class StreamedPixels:
-    """What ``pixels`` of :class:`Images` is where the images do not fit: the same shape, device and rows."""
+    """Stands for the pixels of :class:`Images` where those do not fit into memory: it has their shape, device and rows.
+
+    An image is brought to a square of ``canvas`` pixels, and the middle ``size`` x ``size`` of that is kept.
+    """
 
     encoded: EncodedImages
     canvas: int  # the side to which an image is brought
@@ -43,7 +46,7 @@ class StreamedPixels:
 
     @property
     def fingerprint(self) -> str:
-        """Names and sizes of the files, and of the canvas."""
+        """That of the encoded images, and the sizes to which they are brought."""
         return f"{self.encoded.fingerprint} {self.canvas} {self.size}"
 
     def to(self, device: torch.device | str) -> "StreamedPixels":
@@ -51,7 +54,11 @@ class StreamedPixels:
         return replace(self, device=torch.device(device))
 
     def __getitem__(self, rows: slice | Int[Tensor, " m"]) -> UInt8[Tensor, "m 3 size size"]:
-        """These rows now, decoded by threads of this process."""
+        """The pixels of these rows, decoded by threads of this process.
+
+        Raises:
+            ValueError: an image cannot be decoded; names its file.
+        """
         places = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
         pixels, broken = self.encoded.decode_in_threads(places.tolist(), self.canvas)
         _refuse(self.encoded, broken)
@@ -62,11 +69,15 @@ class StreamedPixels:
         return replace(self, size=size)
 
     def select(self, rows: Int[Tensor, " m"]) -> "StreamedPixels":
-        """These rows, still not decoded."""
+        """The same for these rows alone; nothing is decoded."""
         return replace(self, encoded=self.encoded.select(rows.cpu().long()))
 
     def parts(self, rows: slice, size: int) -> Iterator[UInt8[Tensor, "m 3 size size"]]:
-        """These rows in order, ``size`` at a time, decoded ahead by the workers."""
+        """The pixels of these rows in their order, ``size`` images at a time, decoded ahead by the workers.
+
+        Raises:
+            ValueError: an image cannot be decoded; names its file.
+        """
         places = torch.arange(len(self))[rows]
         if not len(places):  # split would give one part, empty
             return
@@ -80,10 +91,10 @@ class StreamedPixels:
 
 
 class PixelReader:
-    """The pixels of any step's images; those of the steps that follow the one asked for last are decoded meanwhile.
+    """Gives the pixels of any step's images, and has the workers decode those of the two steps after it meanwhile.
 
-    ``index_of(step)`` names the rows. Asking for another step than the next starts the workers again, so a run that is
-    resumed asks for its first step and has it.
+    ``index_of(step)`` are the rows of a step's images, and ``steps`` their number if it is known. Any step may be asked
+    for at any time; one that does not follow the last makes the workers start again there.
     """
 
     def __init__(self, pixels: StreamedPixels, index_of: IndexOf, *, steps: int | None = None):
@@ -95,7 +106,7 @@ class PixelReader:
         """The pixels of this step's images, on the device.
 
         Raises:
-            ValueError: an image cannot be decoded (it was changed since it was checked); names the file.
+            ValueError: an image cannot be decoded, though it could be when it was checked; names its file.
         """
         rows = len(self.index_of(step))
         if step != self._next or self._coming is None:
@@ -109,7 +120,7 @@ class PixelReader:
         return torch.cat(parts)
 
     def close(self) -> None:
-        """Let the workers end."""
+        """End the workers."""
         self._coming = None
 
     def _start(self, first: int, rows: int) -> Iterator[tuple[Tensor, dict[int, str]]]:

@@ -52,10 +52,23 @@ class Parameters:
 class Augment:
     """One kind of view. Every operation is off by default; probabilities and ranges mean what they mean in torchvision.
 
-    Operations run in this order: crop and resize to ``size``, flip, color jitter (its four parts in random order),
-    grayscale, blur, solarize, cutout. Without ``crop_scale`` the whole image is resized, or, with ``crop_padding``, a
-    box of ``size`` is cut out of the image enlarged by reflection. ``cutout`` is the side of a mid-gray square. With
-    ``compiled`` torch.compile fuses what surrounds the crops: conversion, color jitter and grayscale.
+    Operations run in this order: crop and resize, flip, color jitter (its four parts in random order), grayscale, blur,
+    solarize, cutout.
+
+    Keyword arguments:
+        size: side of a view in pixels.
+        crop_scale, crop_ratio: range of a random crop's share of the image's area, and of its width by its height;
+            without ``crop_scale`` the whole image is resized.
+        crop_padding: instead, cut a box of ``size`` out of the image enlarged on each side by its reflection.
+        flip, color_jitter, grayscale, blur, solarize: probability of each.
+        brightness, contrast, saturation, hue: strength of each part of the color jitter.
+        blur_sigma: range of the blur's standard deviation in pixels.
+        solarize_threshold: value from which on pixels are inverted.
+        cutout: side in pixels of a mid-gray square at a random place; 0: none.
+        compiled: let torch.compile fuse what surrounds the crops: conversion, color jitter and grayscale.
+
+    Raises:
+        ValueError: an option is out of its range, or there is no compiler to compile with.
     """
 
     def __init__(
@@ -117,14 +130,22 @@ class Augment:
     def __call__(
         self, images: UInt8[Tensor, "n c h w"], *, seed: int, epoch: int, index: Int[Tensor, " n"], view: int
     ) -> Float32[Tensor, "n c size size"]:
-        """The given view of each image, in [0, 1]; ``index`` holds the images' places in their data set."""
+        """The given view of each image, in [0, 1]; ``index`` holds the images' rows in their data set.
+
+        Raises:
+            ValueError: an image with its padding is smaller than a view, or the seed, epoch or view is out of range.
+        """
         height, width = images.shape[2:]
         return self.apply(images, self.parameters(height, width, seed=seed, epoch=epoch, index=index, view=view))
 
     def parameters(
         self, height: int, width: int, *, seed: int, epoch: int, index: Int[Tensor, " n"], view: int
     ) -> Parameters:
-        """Draw what happens to images of the given size. On the CPU, so no device is waited for to branch on it."""
+        """Draw what happens to images of the given size. On the CPU, so no device is waited for to branch on it.
+
+        Raises:
+            ValueError: as when views are made.
+        """
         draws = _TRIES.stop if self.crop_scale else _TRIES.start
         drawn = counter.uniform(seed, counter.AUGMENT, epoch, index.cpu(), view, draws)
         jittered = drawn[:, _JITTER] < self.color_jitter

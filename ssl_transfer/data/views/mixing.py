@@ -44,6 +44,9 @@ def draw_mix(*, seed: int, step: int, view: int, mixup: float, cutmix: float, he
 
     Sources: Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018; Yun et al., "CutMix", ICCV 2019,
     whose share is corrected, as in timm, to that of the pixels left.
+
+    Raises:
+        ValueError: ``mixup`` or ``cutmix`` is negative, or both are 0.
     """
     if not (mixup >= 0 and cutmix >= 0 and mixup + cutmix > 0):
         raise ValueError(f"mixup {mixup} and cutmix {cutmix} must not be negative, and not both 0.")

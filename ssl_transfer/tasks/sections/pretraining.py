@@ -91,7 +91,7 @@ class MoCoV3(Pretraining):
     projection_dim: Count = 256
     hidden_dim: Count = 4096  # of projection and predictor
     projection_layers: Annotated[int, Field(ge=2, le=16)] = (
-        2  # of a ResNet; 3 for a vision transformer and its predictor
+        2  # of a ResNet; a vision transformer has 3
     )
 
     def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":

@@ -228,13 +228,12 @@ def test_a_padded_crop_larger_than_the_padded_image_is_refused():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
-def test_compiled_views_equal_torchvisions_in_any_batch_after_nine_compilations(threads):
+def test_compiled_views_equal_torchvisions_in_any_batch_and_are_not_compiled_for_each_size_of_it(threads):
     program = [sys.executable, "-m", "tests.data.views.compiled_views", str(threads)]
     done = subprocess.run(program, cwd=Path(__file__).parents[3], check=True, capture_output=True, text=True)
-    depending, compilations, difference = done.stdout.split()
+    depending, more_compilations, difference = done.stdout.split()
     assert int(depending) == 0
-    # Conversion, blend, hue and put, each for one image and for any other number; put for one of many too.
-    assert int(compilations) == 9
+    assert int(more_compilations) == 0
     assert float(difference) < 0.5 / 255
 
 
