@@ -8,6 +8,7 @@ from contextlib import contextmanager
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
 _BYTES_ASKED_FOR = re.compile(r"tried to allocate (\d+) bytes")
+_PEER = re.compile(r"connection (closed|reset) by|connection reset|remote process exited", re.IGNORECASE)
 _WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 
 
@@ -41,12 +42,12 @@ def machine_limits() -> Iterator[None]:
     """Turn what the machine refuses into a :class:`UserError`: memory, room on a disk, a file that is named.
 
     Raises:
-        UserError: the memory or a disk is full, a file cannot be used, or a worker process was killed.
+        UserError: the memory or a disk is full, a file cannot be used, or another process of the run was killed.
     """
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:
-        sentence = _refused_by_system(error) or _lack_of_memory(error)
+        sentence = _refused_by_system(error) or _lack_of_memory(error) or _lack_of_others(error)
         if sentence is None:
             raise
         raise UserError(sentence) from error
@@ -65,8 +66,6 @@ def _refused_by_system(error: BaseException) -> str | None:
 def _lack_of_memory(error: BaseException) -> str | None:
     """What to do about an ``error`` that is a lack of memory, None where it is something else."""
     text = " ".join(str(error).split())
-    if isinstance(error, RuntimeError) and _WORKER.search(text):
-        return f"a process that decodes images was ended, perhaps for lack of memory: lower data.workers ({text})"
     if not isinstance(error, MemoryError) and not _NO_MEMORY.search(text):
         return None
     why = str(error).splitlines()[0] if str(error) else "Python has none left"
@@ -74,3 +73,15 @@ def _lack_of_memory(error: BaseException) -> str | None:
     if asked is not None:
         why = f"{int(asked[1]) / 2**30:,.1f} GiB more were asked for"
     return f"the memory does not suffice ({why}): lower data.batch_size or data.image_size, or choose a smaller model"
+
+
+def _lack_of_others(error: BaseException) -> str | None:
+    """Which process this one cannot go on without, None where ``error`` is something else."""
+    text = " ".join(str(error).split())
+    if _WORKER.search(text):
+        return f"a process that decodes images was ended, perhaps for lack of memory: lower data.workers ({text})"
+    if isinstance(error, RuntimeError) and _PEER.search(text):
+        return (
+            f"another process of this run has ended, so this one ends too; the same command goes on from there ({text})"
+        )
+    return None
