@@ -196,7 +196,7 @@ def every_loss(n: int, device: str, budget: float) -> list[dict]:
     hints = torch.randn(n, 128, 8, 8, device=device, generator=generator)
     fitnet, vid = losses.FitNet(64, 128).to(device), losses.VID(64, 128).to(device)
     crd = losses.ContrastiveRepresentation(128, 128, 50000).to(device)
-    negatives = losses.draw_negatives(n, 4096, 50000, generator)
+    negatives = torch.randint(50000, (n, 4096), generator=generator)
     names = ["relaxed_contrastive", "rkd_distance", "rkd_angle", "pkt", "dark_rank", "similarity_preserving"]
     works: dict[str, Callable[[], Tensor]] = {
         name: lambda name=name: getattr(losses, name)(student, teacher) for name in [*names, "correlation_congruence"]

@@ -1,18 +1,12 @@
 """``ssl-transfer``: run, sweep, compare, ls, show, validate, score ... A mistake is one message and exit code 2."""
 
 import argparse
-import errno
-import io
-import os
-import re
-import select
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssl_transfer import __version__, config, runs
 from ssl_transfer.errors import UserError
+from ssl_transfer.program import ends_in_a_sentence, speaks
 from ssl_transfer.section import path_argument
 
 _OVERRIDES = {"nargs": "*", "metavar": "key.path=value", "help": "what to change in the recipe, read as YAML"}
@@ -20,44 +14,9 @@ _OVERRIDES = {"nargs": "*", "metavar": "key.path=value", "help": "what to change
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 2 where the person can mend what went wrong."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal does not know, as stderr has them
-    try:
-        try:
-            given = _parsed(arguments)
-            given.does(given)
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # here, where what goes wrong with it can be told
-    except UserError as error:
-        if _speaks():
-            print(f"ssl-transfer: {error}", file=sys.stderr)
-        if not _everyone_says(str(error)) and not _speaks():
-            print(f"ssl-transfer (process {os.environ['RANK']}): {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", str(error)):
-            raise
-        why = str(error).splitlines()[0] if str(error) else "Python has none left"
-        print(f"ssl-transfer: the memory does not suffice; lower data.batch_size ({why})", file=sys.stderr)
-        sys.exit(UserError.exit_code)
-    except OSError as error:
-        if error.errno == errno.EPIPE and _nobody_reads():  # such as head, which has seen enough
-            code = 128 + signal.SIGPIPE
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            print(f"ssl-transfer: nothing more can be written: {error.strerror}", file=sys.stderr)
-            code = UserError.exit_code
-        else:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes at its end
-        sys.exit(code)
-
-
-def _nobody_reads() -> bool:
-    """Whether the output goes to a pipe whose other end is closed."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    with ends_in_a_sentence("ssl-transfer"):
+        given = _parsed(arguments)
+        given.does(given)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -159,11 +118,11 @@ def _sweep(given: argparse.Namespace) -> None:
     from ssl_transfer.tables import grid, sweep
 
     combinations = grid.plan(given.recipe, given.overrides, baseline=given.baseline)
-    say: Callable[[str], None] = print if _speaks() else lambda text: None
+    say: Callable[[str], None] = print if speaks() else lambda text: None
     say(sweep.describe(combinations))
     failures = sweep.run(combinations, say)
     complete = [combination.folder for combination in combinations if combination.recipe.name not in failures]
-    if _speaks() and complete:
+    if speaks() and complete:
         _print_comparison(complete, given)
     if failures:
         raise sweep.Failed(failures, of=len(combinations))
@@ -180,21 +139,6 @@ def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> Non
     print("\n" + writing.markdown(comparison), end="")
     if given.out is not None:
         print("\n" + "\n".join(str(path) for path in writing.write(comparison, given.out)))
-
-
-def _speaks() -> bool:
-    """Whether this process prints: the only one, or the first of several that a launcher started."""
-    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
-    return not launched or os.environ["RANK"] == "0"
-
-
-def _everyone_says(mistake: str) -> bool:
-    """Whether all processes met it; one in a recipe they all meet, before anything is loaded to ask the others with."""
-    if "ssl_transfer.distributed" not in sys.modules:
-        return True
-    from ssl_transfer.distributed import everyone_says
-
-    return everyone_says(mistake)
 
 
 def _export(given: argparse.Namespace) -> None:

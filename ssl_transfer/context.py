@@ -21,7 +21,7 @@ from torch import nn
 
 from ssl_transfer import __version__, config
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in, set_products
-from ssl_transfer.errors import UserError, user_mistakes
+from ssl_transfer.errors import UserError, machine_limits, user_mistakes
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
@@ -121,7 +121,8 @@ class Context:
         outcome: list[Any] = [None, None]
         if self.accelerator.is_main_process:
             try:
-                outcome[0] = do()
+                with machine_limits():
+                    outcome[0] = do()
             except UserError as error:
                 outcome[1] = error
         broadcast_object_list(outcome)

@@ -5,7 +5,6 @@ of computing features and print the same numbers as one.
 """
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,6 +29,7 @@ from ssl_transfer.files import write_json
 from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
 from ssl_transfer.models.checkpoint import load_model
 from ssl_transfer.probes import load_feature_file
+from ssl_transfer.program import ends_in_a_sentence
 from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import path_argument
@@ -45,15 +45,9 @@ def evaluate(program: str, section: type[ScoreSection]) -> None:
     user's mistake is one message and exit code 2.
     """
     given = _parser(program, section).parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # letters that the terminal does not know
-    try:
+    with ends_in_a_sentence(Path(sys.argv[0]).name):
         with joining_processes():
             PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
-    except UserError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    try:
         with user_mistakes():
             asked = _asked(section, given)
             main = PartialState().is_main_process
@@ -67,10 +61,6 @@ def evaluate(program: str, section: type[ScoreSection]) -> None:
                 if given.json is not None:
                     write_json(given.json, _report(program, scores))
         PartialState().destroy_process_group()
-    except UserError as error:
-        if PartialState().is_main_process:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
 
 
 def _options(section: type[ScoreSection]) -> dict[str, FieldInfo]:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_LEFTOVER = ".*.tmp"
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -18,16 +19,62 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
     The content is on the disk before it takes its place. The file gets the permissions that the umask leaves to new
     files, whatever ``write`` made of them. What a killed program left of earlier writes to the folder is removed.
+
+    Raises:
+        OSError: the system refused, also where ``write`` raised an error of its own about that; names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
     with _workplace(path) as workplace:
         temporary = workplace / path.name
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        _to_disk(temporary)
+        _settle(temporary)
         os.replace(temporary, path)
-    _to_disk(path.parent)
+        _to_disk(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which takes the place of ``path`` in one step at the end of the block.
+
+    ``path`` may be there and empty. Files are treated like those of :func:`write_atomically`; after an error nothing is
+    left.
+
+    Raises:
+        OSError: the system refused; names ``path``.
+    """
+    with _workplace(path) as workplace:
+        temporary = workplace / path.name
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _settle(file)
+        os.replace(temporary, path)
+        _to_disk(path.parent)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add ``text`` to the end of a file, in UTF-8.
+
+    Raises:
+        OSError: the system refused; names ``path``.
+    """
+    with named(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let the system's errors inside the block name ``path``, which they do not for a write that a full disk refuses.
+
+    Raises:
+        OSError: the one that was raised, with the name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a sentence of our own
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,8 +89,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed programs left of their writes to ``folder``; a write that is going on keeps its own."""
-    for leftover in folder.glob(_LEFTOVER):
-        if not leftover.is_dir():
+    for leftover in folder.iterdir() if folder.is_dir() else ():
+        if not is_leftover(leftover) or not leftover.is_dir():
             continue
         try:
             with _locked(leftover):
@@ -54,7 +101,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def is_leftover(path: Path) -> bool:
     """Whether ``path`` is where a file was being written."""
-    return path.match(_LEFTOVER)
+    return _LEFTOVER.fullmatch(path.name) is not None
 
 
 @contextmanager
@@ -62,12 +109,32 @@ def _workplace(path: Path) -> Iterator[Path]:
     """A folder beside ``path``, locked so that others can tell it from what a killed program left."""
     # Not named after the process: containers that share a disk count their processes each from one.
     workplace = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    workplace.mkdir()
-    try:
-        with _locked(workplace, required=False):
-            yield workplace
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
+        workplace.mkdir()
+        try:
+            with _locked(workplace, required=False):
+                yield workplace
+        except OSError:
+            raise
+        except Exception as error:
+            _blame_the_system(error, workplace)
+            raise
+        finally:
+            shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _blame_the_system(error: Exception, workplace: Path) -> None:
+    """Raise the system's own error where that of a library tells of it, or might.
+
+    Libraries in Rust write its number; torch writes of a position in its file, so the disk is asked once more.
+    """
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is not None:
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    if isinstance(error, RuntimeError):
+        (workplace / "probe").write_bytes(bytes(2**20))
 
 
 @contextmanager
@@ -87,6 +154,12 @@ def _locked(folder: Path, *, required: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _settle(file: Path) -> None:
+    """Give a new file the permissions of any other, and wait until it is on the disk."""
+    file.chmod(0o666 & ~_umask())
+    _to_disk(file)
 
 
 def _to_disk(path: Path) -> None:

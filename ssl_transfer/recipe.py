@@ -23,7 +23,7 @@ from ssl_transfer.building.teacher_memory import batches_with_teacher, remembers
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Batch, Batches, Images
 from ssl_transfer.distributed import synchronize_batch_norm
-from ssl_transfer.errors import UserError, user_mistakes
+from ssl_transfer.errors import Interrupted, UserError, machine_limits, user_mistakes
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, save_model
 from ssl_transfer.report.page import write_report
@@ -31,24 +31,28 @@ from ssl_transfer.report.views_sheet import draw_views
 from ssl_transfer.rescore import check_scores, score_once
 from ssl_transfer.scores.base import WatchedTraining
 from ssl_transfer.tasks.transfer import Transfer
-from ssl_transfer.training.engine import Interrupted, Keeping, Outcome, Plan, fit
+from ssl_transfer.training.engine import Keeping, Outcome, Plan, fit
 from ssl_transfer.training.progress import ProgressReport
 
 Stop = Callable[[int], bool]
 REPEATED = 3.0  # seconds within which an interrupt is the same one again
 
 
+@machine_limits()
 def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
     """Train what the recipe describes unless that is done, score it unless that is done, and return its folder.
 
     Raises:
         UserError: something a person can mend, in one sentence.
+        Interrupted: the program was asked to stop; the same call goes on from there.
     """
     context = Context.start(recipe)
     splits = OpenSplits(context)
     context.on_main_process(lambda: check_scores(recipe, splits))
     with _stop_on_signal() if stop is None else nullcontext(stop) as stop:
         folder = train(recipe, context, splits, stop)
+        if stop(0):  # after the last step, of which the loop takes no notice
+            raise Interrupted(f"stopped; {folder} is trained, and the same command goes on from there")
     if runs.final_scores(recipe):
         score_once(recipe, folder, context, splits)
     context.say(f"run folder: {folder}")

@@ -12,7 +12,7 @@ from ssl_transfer.building.teacher import load_teacher
 from ssl_transfer.catalog.roles import TRAINED, Role
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Images
-from ssl_transfer.errors import user_mistakes
+from ssl_transfer.errors import machine_limits, user_mistakes
 from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, load_model
@@ -53,6 +53,7 @@ def score_once(recipe: config.Recipe, folder: Path, context: Context, splits: Op
         print_scores(known.table, _title(recipe), context.console)
 
 
+@machine_limits()
 def rescore(
     recipe: config.Recipe, folder: Path, context: Context | None = None, splits: OpenSplits | None = None
 ) -> None:

@@ -126,7 +126,10 @@ def test_an_output_that_takes_nothing_is_one_sentence(folder, monkeypatch):
     with open("/dev/full", "wb") as full:
         done = in_a_process("show", "recipes/small.yaml", stdout=full.fileno())
     assert done.returncode == 2
-    assert done.stderr == b"ssl-transfer: nothing more can be written: No space left on device\n"
+    assert done.stderr == (
+        b"ssl-transfer: nothing more can be written (No space left on device): make room, or choose another folder, "
+        b"and run the same command again\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +150,9 @@ def test_too_little_memory_is_one_sentence(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(cli, "_validate", fill)
     assert code_of("validate", "recipes/small.yaml") == 2
-    told = "lower data.batch_size (CUDA out of memory. Tried to allocate 20.00 GiB)"
-    assert capsys.readouterr().err == f"ssl-transfer: the memory does not suffice; {told}\n"
+    told = "ssl-transfer: the memory does not suffice (CUDA out of memory. Tried to allocate 20.00 GiB): lower data."
+    said = capsys.readouterr().err
+    assert said.startswith(told) and said.count("\n") == 1
 
 
 def test_a_comma_divides_values_but_not_what_is_quoted_or_bracketed(folder):

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ssl_transfer"
 # lines above its own, and itself: so there is no circle, and no arrow points up.
 LAYERS = (
     {"_version", "arithmetic", "errors", "files", "schedules", "distributed", "catalog"},
-    {"section", "losses", "models", "data", "probes"},  # leaves: plain arguments, no recipe
+    {"section", "losses", "models", "data", "probes", "program"},  # leaves: plain arguments, no recipe
     {"features", "teachers"},
     {"training"},
     {"tasks", "scores"},

@@ -61,13 +61,13 @@ def integers(
     return _words(seed, stream, epoch, index, 0, draws) * below >> 32
 
 
-def epoch_order(seed: int, epoch: int, length: int, device: torch.device | None = None) -> Int64[Tensor, " length"]:
+def epoch_order(seed: int, epoch: int, length: int) -> Int64[Tensor, " length"]:
     """The order of the images in an epoch: sorted by a 64-bit word each, the lower index first where words tie.
 
     Raises:
         ValueError: the seed or the epoch is out of range.
     """
-    return shuffle(torch.arange(length, device=device), seed=seed, stream=ORDER, epoch=epoch)
+    return shuffle(torch.arange(length), seed=seed, stream=ORDER, epoch=epoch)
 
 
 def shuffle(index: Int64[Tensor, " n"], *, seed: int, stream: int, epoch: int, place: int = 0) -> Int64[Tensor, " n"]:

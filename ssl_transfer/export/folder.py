@@ -1,17 +1,16 @@
 """From a finished run to a whole folder: the weights in one of three formats, the recipe and the model card."""
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from ssl_transfer import config, runs
-from ssl_transfer.errors import UserError, user_mistakes
+from ssl_transfer.errors import UserError, machine_limits, user_mistakes
 from ssl_transfer.export.artifact import Artifact
 from ssl_transfer.export.card import model_card
 from ssl_transfer.export.hub import check_name, push
 from ssl_transfer.export.programs import write_onnx, write_torch_program
 from ssl_transfer.export.timm_folder import write_timm_folder
+from ssl_transfer.files import new_folder
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, load_model
 from ssl_transfer.section import suggest
@@ -47,22 +46,15 @@ def export_run(
         raise UserError(f"{run} is not finished ({done}): run its recipe to the end, then export it")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to} exists and is not empty: choose another folder with --to, or remove it")
-    with user_mistakes():
+    with machine_limits(), user_mistakes():
         if push_to_hub is not None:
             check_name(push_to_hub)
         model, spec = load_model(run)
-        temporary = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-        try:
-            temporary.mkdir(parents=True)
-            artifact = FORMATS[file_format](temporary, model, spec)
-            (temporary / "recipe.yaml").write_text(config.dump(recipe), encoding="utf-8")
+        with new_folder(to) as folder:
+            artifact = FORMATS[file_format](folder, model, spec)
+            (folder / "recipe.yaml").write_text(config.dump(recipe), encoding="utf-8")
             card = model_card(run, recipe, info, model, spec, artifact, location=push_to_hub)
-            (temporary / "README.md").write_text(card, encoding="utf-8")
-            os.replace(temporary, to)
-        except OSError as error:
-            raise UserError(f"cannot write {to} ({error.strerror or error})") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            (folder / "README.md").write_text(card, encoding="utf-8")
         for sentence in (f"{to} holds the model, its recipe and its model card (README.md).", *artifact.notes):
             say(sentence)
         if push_to_hub is not None:

@@ -52,8 +52,11 @@ def read_features(folder: Path, key: Mapping[str, str]) -> Float32[Tensor, "n d"
 
 
 def write_features(folder: Path, key: Mapping[str, str], features: Float32[Tensor, "n d"]) -> None:
-    """Keep ``features`` under ``key``."""
-    write_tensors(_path(folder, key), {"features": features.cpu().contiguous()}, key)
+    """Keep ``features`` under ``key``; where nothing can be written, say so and do without."""
+    try:
+        write_tensors(_path(folder, key), {"features": features.cpu().contiguous()}, key)
+    except OSError as error:
+        log.warning("%s cannot be written (%s); the features are not kept", error.filename, error.strerror)
 
 
 def _path(folder: Path, key: Mapping[str, str]) -> Path:

@@ -14,7 +14,7 @@ the number of processes before ``backward``.
 """
 
 from ssl_transfer.losses.features.attention_transfer import attention_transfer
-from ssl_transfer.losses.features.contrastive_representation import ContrastiveRepresentation, draw_negatives
+from ssl_transfer.losses.features.contrastive_representation import ContrastiveRepresentation
 from ssl_transfer.losses.features.fitnet import FitNet
 from ssl_transfer.losses.features.soft_targets import soft_targets
 from ssl_transfer.losses.features.vid import VID
@@ -34,7 +34,6 @@ __all__ = [
     "attention_transfer",
     "correlation_congruence",
     "dark_rank",
-    "draw_negatives",
     "pkt",
     "relaxed_contrastive",
     "relaxed_multi_similarity",

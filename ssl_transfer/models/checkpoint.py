@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ssl_transfer.files import write_atomically, write_json
 from ssl_transfer.models import ClassifierHead, EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
 from ssl_transfer.models.heads import LastNorm
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # for what is read from a file
 
 HASH = "sha256"  # of the tensors, in the header of a file of ours
 
@@ -29,10 +32,12 @@ class HeadSpec:
     what :class:`ssl_transfer.models.ProjectionHead` takes by the same names.
     """
 
+    __pydantic_config__ = _STRICT
+
     kind: Literal["embedding", "projection", "classifier"]
-    dim: int
-    hidden_dim: int | None = None
-    num_layers: int = 2
+    dim: PositiveInt
+    hidden_dim: PositiveInt | None = None
+    num_layers: PositiveInt = 2
     batch_norm: bool = True
     last_norm: LastNorm = "affine"
 
@@ -41,15 +46,20 @@ class HeadSpec:
 class ModelSpec:
     """Everything needed to build a model again, weights apart; ``config.json`` holds it."""
 
+    __pydantic_config__ = _STRICT
+
     backbone: str
     stem: Literal["default", "cifar"]
-    in_chans: int
-    image_size: int
+    in_chans: PositiveInt
+    image_size: PositiveInt
     mean: tuple[float, ...]
     std: tuple[float, ...]
     drop_path: float = 0.0
     pooling: str | None = None
     head: HeadSpec | None = None
+
+
+_SPEC, _CLASSIFIER = TypeAdapter(ModelSpec), TypeAdapter(str | None)
 
 
 def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
@@ -106,21 +116,21 @@ def load_model(folder: Path) -> tuple[EmbeddingModel, ModelSpec]:
     try:
         content = json.loads((folder / "config.json").read_text())
         exported = content.get("ssl_transfer")  # an exported folder has timm's keys beside it
-        spec = _read_spec(exported["model"] if exported else content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'} does not describe a model of this program ({error})") from None
+        spec = _SPEC.validate_json(json.dumps(exported["model"] if exported else content))
+        classifier = _CLASSIFIER.validate_python(exported.get("classifier")) if exported else None
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        why = str(error)
+        if isinstance(error, ValidationError):
+            why = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()[:3])
+        raise ValueError(
+            f"{folder / 'config.json'} does not describe a model of this program ({why}): bring back a copy of it"
+        ) from None
     model = build_model(spec)
     weights = _read_weights(folder / "model.safetensors")
     if exported:
-        weights = _own_names(weights, folder, spec, exported.get("classifier"))
+        weights = _own_names(weights, folder, spec, classifier)
     _load_exactly(model, weights, folder / "model.safetensors")
     return model.eval(), spec
-
-
-def _read_spec(content: dict[str, Any]) -> ModelSpec:
-    head = content["head"]
-    colors = {"mean": tuple(content["mean"]), "std": tuple(content["std"])}
-    return ModelSpec(**{**content, **colors, "head": HeadSpec(**head) if head else None})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str] | None = None) -> None:

@@ -3,7 +3,8 @@
 One page that needs nothing else, made of what lies in the folder, so it can be written again at any time.
 """
 
-import json
+import logging
+import math
 from collections import defaultdict
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,10 @@ from ssl_transfer.catalog.roles import TRAINED
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
 from ssl_transfer.scores.score import ScoreTable
+from ssl_transfer.training.metrics import NAME, read_metrics
 from ssl_transfer.training.progress import duration
+
+log = logging.getLogger(__name__)
 
 _NOT_PLOTTED = ("step", "epoch", "images_per_second", "monitor_seconds", "monitor_share")
 
@@ -43,7 +47,7 @@ def _content(folder: Path) -> dict[str, Any]:
         "name": recipe.name,
         "summary": _summary(recipe),
         "facts": _facts(recipe, info, scored, folder),
-        "plots": _plots(folder / "metrics.jsonl"),
+        "plots": _plots(folder / NAME),
         "recipe": config.dump(recipe),
         **_table(scored.table),
         "protocols": _protocols(scored.table),
@@ -103,20 +107,20 @@ def _table(table: ScoreTable) -> dict[str, Any]:
     }
 
 
-def _plots(log: Path) -> list[Any]:
+def _plots(path: Path) -> list[Any]:
     """A curve of everything that was logged over the epochs: the loss, the learning rate, figures taken meanwhile."""
     from markupsafe import Markup
 
     from ssl_transfer.report.plots import curve  # loads matplotlib
 
     logged: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    lines = log.read_text().splitlines() if log.is_file() else []
-    for line in lines:
-        if line.endswith("}"):  # the last one may be half written
-            row = json.loads(line)
-            for key, value in row.items():
-                if key not in _NOT_PLOTTED and isinstance(value, int | float):
-                    logged[key].append((row["epoch"], value))
+    rows, damaged = read_metrics(path)
+    if damaged:
+        log.warning("%s has %s damaged lines, which the report leaves out", path, damaged)
+    for row in rows.values():
+        for key, value in row.items():
+            if key not in _NOT_PLOTTED and isinstance(value, int | float) and math.isfinite(value):
+                logged[key].append((row["epoch"], value))
     words = {"lr": "learning rate", "knn": "kNN among training images"}
     return [
         Markup(
@@ -125,7 +129,7 @@ def _plots(log: Path) -> list[Any]:
                 [y for _, y in points],
                 x_label="epoch",
                 y_label=words.get(key, key.replace("_", " ")),
-                marks=len(points) < len(lines) / 2,  # taken now and then, and not in every step
+                marks=len(points) < len(rows) / 2,  # taken now and then, and not in every step
             )
         )
         for key, points in sorted(logged.items(), key=lambda item: (item[0] != "loss", item[0] != "lr"))

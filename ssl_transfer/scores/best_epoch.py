@@ -1,6 +1,5 @@
 """Recall@K of the epoch that was best on the test images, for tables whose authors chose so."""
 
-import json
 import math
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from pydantic import Field
 from ssl_transfer.scores.base import ScoredImages, ScoreSection, WatchedTraining, Watcher
 from ssl_transfer.scores.score import Role, Score
 from ssl_transfer.section import Count, Counts
+from ssl_transfer.training.metrics import NAME, read_metrics
 
 
 class BestOnTest(ScoreSection):
@@ -50,10 +50,15 @@ class BestOnTest(ScoreSection):
 
         Raises:
             FileNotFoundError: the run in ``folder`` was trained without measuring it.
+            ValueError: the log is damaged.
         """
-        log = folder / "metrics.jsonl"
-        lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
-        measured = [line for line in lines if all(recall_key(rank) in line for rank in self.k)]
+        rows, damaged = read_metrics(folder / NAME)
+        if damaged:
+            raise ValueError(
+                f"{folder / NAME} has {damaged} damaged lines, so its best epoch is not known: bring back a copy, or "
+                "leave out score kind best_on_test"
+            )
+        measured = [row for row in rows.values() if all(recall_key(rank) in row for rank in self.k)]
         if not measured:
             raise FileNotFoundError(
                 f"{folder} holds no Recall@{self.k[0]} on the test split during training, since it was trained without "

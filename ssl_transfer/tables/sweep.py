@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 from ssl_transfer import config
-from ssl_transfer.errors import UserError
+from ssl_transfer.errors import Interrupted, UserError
 from ssl_transfer.tables.grid import Combination
 
 
@@ -61,7 +61,6 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
 def _run_one(recipe: config.Recipe) -> str | None:
     from ssl_transfer import recipe as runner  # loads torch: only when there is something to run
     from ssl_transfer.distributed import everyone_says, world_size
-    from ssl_transfer.training.engine import Interrupted
 
     try:
         runner.run(recipe)

@@ -8,6 +8,7 @@ rows of the same file need not wait for each other.
 
 import hashlib
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from ssl_transfer.data import Batch, Batches
 from ssl_transfer.data.device import to_device
-from ssl_transfer.files import write_text
+from ssl_transfer.files import named, write_text
 
 
 class TeacherMemory:
@@ -134,9 +135,17 @@ def with_teacher(batches: Batches, memory: TeacherMemory) -> Callable[[int], Bat
 
 
 def _map(path: Path, row: np.dtype, images: int) -> np.memmap:
-    """The file as an array of rows, made if it is not there; a hole in it takes no room and reads as zeros."""
-    with path.open("ab") as file:
+    """The file as an array of rows, made of zeros if it is not there.
+
+    Its room on the disk is taken now: a disk that is full when a mapped page is written ends the process by a signal.
+
+    Raises:
+        OSError: there is no room; names the file.
+    """
+    with named(path), path.open("ab") as file:
         file.truncate(images * row.itemsize)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            os.posix_fallocate(file.fileno(), 0, images * row.itemsize)
     return np.memmap(path, row, mode="r+", shape=(images,))
 
 

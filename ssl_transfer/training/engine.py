@@ -20,9 +20,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ssl_transfer.errors import UserError, user_mistakes
-from ssl_transfer.files import write_text
+from ssl_transfer.errors import Interrupted, UserError, user_mistakes
+from ssl_transfer.files import append_text
 from ssl_transfer.models.checkpoint import load_state, save_state
+from ssl_transfer.training import metrics
 from ssl_transfer.training.progress import ProgressReport
 
 
@@ -33,12 +34,6 @@ class Outcome:
     steps: int
     seconds: float
     images_per_second: float
-
-
-class Interrupted(UserError):
-    """Training was asked to stop; what it did is saved."""
-
-    exit_code = 130  # the shell's for an interrupt
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ def fit(
     first_step, seconds_before = _resume(state_file, parts)
     wrapped, stepper = accelerator.prepare(task, optimizer)
     wrapped.train()
-    log = MetricsLog(accelerator, keeping.folder / "metrics.jsonl", first_step, plan.steps_per_epoch, plan.batch_size)
+    log = MetricsLog(accelerator, keeping.folder / metrics.NAME, first_step, plan.steps_per_epoch, plan.batch_size)
     progress.begin(first_step, plan.total_steps)
     world = accelerator.num_processes
 
@@ -162,7 +157,7 @@ class MetricsLog:
         self._rates: list[float] = []
         if accelerator.is_main_process:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _keep_steps_before(path, first_step)
+            metrics.keep_steps_before(path, first_step)
 
     def add(self, step: int, learning_rate: float, shares: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
         """Remember one step's numbers without waiting for the device; ``figures`` are the same on every process."""
@@ -199,8 +194,7 @@ class MetricsLog:
         lines[-1]["images_per_second"] = round(self.images_per_second, 1)
         self.loss = rows[-1][names.index("loss")]
         if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+            append_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
         for line in (line for line, waited in zip(lines, self._waiting, strict=True) if waited[3] or line is lines[-1]):
             self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
         self._waiting.clear()
@@ -255,12 +249,3 @@ def _named_step(step: int) -> Iterator[None]:
 def _seed_step(seed: int, step: int, rank: int) -> None:
     """Random masks (dropout, drop path) become a function of the recipe, the step and the rank."""
     torch.manual_seed((seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + rank * 0x94D049BB133111EB) % 2**63)
-
-
-def _keep_steps_before(path: Path, step: int) -> None:
-    """Drop lines of steps that are about to be done again, so that each step stands in the log once."""
-    if path.exists():
-        lines = [
-            line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] < step
-        ]
-        write_text(path, "".join(line + "\n" for line in lines))

@@ -6,6 +6,8 @@ given the rows of the coming steps, and what they decode depends on the row alon
 
 import itertools
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -135,6 +137,7 @@ class PixelReader:
             prefetch_factor=max(2, -(-_STEPS_AHEAD * parts_a_step // workers)) if workers else None,
             pin_memory=self.pixels.device.type == "cuda",
             multiprocessing_context=_context() if workers else None,
+            worker_init_fn=_end_with_main_process,
         )
         return iter(loader)
 
@@ -177,6 +180,22 @@ def _context() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # so that torch is loaded once and not by each worker
     return context
+
+
+def _end_with_main_process(worker: int) -> None:
+    """Let a worker end when the main process does, also by kill -9.
+
+    The worker's parent, by which torch would notice, is the server that forked it; and the server ends after its last
+    worker.
+    """
+    main = multiprocessing.parent_process()
+    assert main is not None
+
+    def watch() -> None:
+        main.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _refuse(encoded: EncodedImages, broken: dict[int, str]) -> None:

@@ -14,11 +14,6 @@ from ssl_transfer.losses.tiles import sum_over_anchors, tile_rows
 EPSILON = 1e-7
 
 
-def draw_negatives(n: int, negatives: int, size: int, generator: torch.Generator) -> Int[Tensor, "n k"]:
-    """Rows of the memory to contrast each of ``n`` rows with, uniformly from all ``size``, as the authors draw them."""
-    return torch.randint(size, (n, negatives), generator=generator, device=generator.device)
-
-
 class ContrastiveRepresentation(nn.Module):
     """Tell the teacher's embedding of an image from those of other images, by the student's, and the reverse.
 
@@ -75,8 +70,8 @@ class ContrastiveRepresentation(nn.Module):
     ) -> Float[Tensor, ""]:
         """The loss of the anchors against the memory, which is then updated with all rows.
 
-        ``image`` is the place of each row in the data set; ``negatives`` are places drawn by
-        ``draw_negatives``.
+        ``image`` is the place of each row in the data set; ``negatives`` are places of other images,
+        drawn uniformly from all of them as the authors do.
         """
         check_pair(student, teacher)
         with full_precision(student.device):

@@ -90,9 +90,7 @@ class MoCoV3(Pretraining):
     final_momentum: Probability | None = 1.0  # reached by half a cosine; null: constant
     projection_dim: Count = 256
     hidden_dim: Count = 4096  # of projection and predictor
-    projection_layers: Annotated[int, Field(ge=2, le=16)] = (
-        2  # of a ResNet; a vision transformer has 3
-    )
+    projection_layers: Annotated[int, Field(ge=2, le=16)] = 2  # of a ResNet; a vision transformer has 3
 
     def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
         """A perceptron of ``projection_layers`` layers, each with a batch norm, of which the last has no weights."""
