@@ -29,9 +29,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Only those of MUTANTS='ssl_transfer.training.*'; what was tested is remembered in mutants/ until its code or tests change.
+# All, or those of MUTANTS='ssl_transfer.training.*'. What was tested is remembered in mutants/ until its code or tests
+# change. Each mutant is tested in a fork, which the threads of torch's parallel loops would not survive.
 mutants: $(BIN)/mutmut
-	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/mutmut run $(MUTANTS)
+	PATH="$(abspath $(BIN)):$$PATH" OMP_THREAD_LIMIT=1 $(BIN)/mutmut run $(MUTANTS)
 	@$(BIN)/mutmut results | sed '/not checked$$/d; /caught by type check$$/d'
 	@echo "one in full: $(BIN)/mutmut show NAME; all of them: $(BIN)/mutmut browse"
 
