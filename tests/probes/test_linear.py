@@ -86,6 +86,71 @@ def test_awkward_rows_are_fitted_in_float32_and_float64_as_by_scikit_learn(name)
             assert reached <= best * (1 + 1e-6)
 
 
+def wide(name: str):
+    """Fewer rows than features."""
+    x, y = clouds(60, 200, 3, spread=2.0)
+    if name == "duplicate rows":
+        x, y = x[:20].repeat(3, 1), y[:20].repeat(3)
+    if name == "on a line":
+        x = x[:, :1] * torch.ones(200)
+    return standardized(x.double()), y
+
+
+@pytest.mark.parametrize("largest", [2048, 16], ids=["from their coordinates", "too many to decompose"])
+@pytest.mark.parametrize("name", ["plain", "duplicate rows", "on a line"])
+def test_fewer_rows_than_features_are_fitted_as_by_scikit_learn(name, largest, monkeypatch):
+    monkeypatch.setattr(logistic, "LARGEST_DECOMPOSED", largest)
+    x, y = wide(name)
+    for rows in (x, x.float()):
+        fit = fit_path(rows, y, torch.tensor(STRENGTHS, dtype=torch.float64), num_classes=3)
+        again = fit_path(rows, y, torch.tensor(STRENGTHS[1:2]), num_classes=3, start=fit.parameters[1])
+        assert fit.converged.all() and again.converged.all()
+        assert again.objective.item() == pytest.approx(fit.objective[1].item(), rel=1e-6)
+        for strength, parameters in zip(STRENGTHS, fit.parameters, strict=True):
+            theirs = LogisticRegression(C=1 / (strength * len(x)), solver="newton-cg", tol=1e-9, max_iter=1000)
+            best = objective_of(theirs.fit(x.numpy(), y.numpy()), x.numpy(), y.numpy(), strength)
+            reached = twin.logistic_objective(parameters[:, :-1], parameters[:, -1], x, y, strength)
+            assert reached == pytest.approx(best, rel=1e-6)
+
+
+def test_rows_without_any_difference_have_a_fit():
+    fit = fit_path(torch.zeros(6, 9, dtype=torch.float64), torch.arange(6) % 3, torch.tensor([0.1]), num_classes=3)
+    assert fit.converged.all() and not fit.parameters[:, :, :-1].any()
+
+
+def test_a_start_of_fewer_rows_than_features_is_the_same_point_in_their_coordinates():
+    x, y = wide("plain")
+    span = logistic._Span(x)
+    parameters = torch.randn(2, 3, 61, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    parameters = parameters[:, :, : span.coordinates.shape[1] + 1]
+    torch.testing.assert_close(span.inside(span.outside(parameters)[1]), parameters[1])
+    logits = x @ span.outside(parameters)[0, :, :-1].T
+    torch.testing.assert_close(logits, span.coordinates @ parameters[0, :, :-1].T)
+
+
+def test_features_too_many_to_decompose_are_fitted_to_the_same_objective(monkeypatch):
+    x, y = clouds(2000, 60, 5, spread=3.0)
+    strengths = torch.logspace(-5, 0, 6)
+    exact = fit_path(standardized(x.double()), y, strengths, num_classes=5)
+    monkeypatch.setattr(logistic, "LARGEST_DECOMPOSED", 20)
+    for rows in (standardized(x.double()), standardized(x.double()).float()):
+        rough = fit_path(rows, y, strengths, num_classes=5)
+        assert rough.converged.all()
+        torch.testing.assert_close(rough.objective, exact.objective, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("n", "d", "largest"), [(60, 300, 60), (300, 60, 60), (300, 200, 50), (200, 300, 50)])
+def test_no_larger_matrix_is_decomposed_than_rows_features_or_the_limit(n, d, largest, monkeypatch):
+    """Its time grows with the cube of its size, and Ctrl-C is not heard meanwhile."""
+    sizes = []
+    decompose = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: sizes.append(len(matrix)) or decompose(matrix))
+    monkeypatch.setattr(logistic, "LARGEST_DECOMPOSED", 100 if largest == 60 else 50)
+    x, y = clouds(n, d, 3, spread=2.0)
+    linear_probe(x, y, x, y, strengths=STRENGTHS)
+    assert 3 < max(sizes) <= largest
+
+
 @pytest.mark.parametrize("num_classes", [3, 10, 40])
 def test_the_product_is_the_same_in_either_order(num_classes):
     generator = torch.Generator().manual_seed(0)
