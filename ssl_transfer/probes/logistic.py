@@ -1,5 +1,6 @@
 """Multinomial logistic regression with an L2 penalty, many of them in one batched problem."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -31,9 +32,13 @@ class LogisticFit:
     objective: Float[Tensor, " s"]
     converged: Bool[Tensor, " s"]
 
+    def logits(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n c"]]:
+        """What each classifier in turn says of every row."""
+        return (x @ p[:, :-1].T + p[:, -1] for p in self.parameters.to(x))
+
     def predict(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, "s n"]:
         """The class that each classifier gives each row."""
-        return torch.stack([(x @ p[:, :-1].T + p[:, -1]).argmax(dim=1) for p in self.parameters.to(x)])
+        return torch.stack([logits.argmax(dim=1) for logits in self.logits(x)])
 
 
 def fit_path(

@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from ssl_transfer.probes import linear_probe, logistic
 from ssl_transfer.probes.linear import standardization
 from ssl_transfer.probes.logistic import fit_each, fit_path
-from ssl_transfer.probes.splits import held_out_tenth
+from ssl_transfer.probes.splits import held_out_tenth, shuffled
 from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
 
@@ -207,25 +208,50 @@ def split():
     return x[:1300], y[:1300], x[1300:], y[1300:]
 
 
+def judged_by_scikit_learn(strength, fit_x, fit_y, score_x, score_y):
+    """Accuracy and minus the cross-entropy: the larger pair is the better."""
+    scaler = StandardScaler().fit(fit_x)
+    model = LogisticRegression(C=1 / (strength * len(fit_x)), tol=1e-8, max_iter=5000)
+    model.fit(scaler.transform(fit_x), fit_y)
+    return model.score(scaler.transform(score_x), score_y), -log_loss(
+        score_y, model.predict_proba(scaler.transform(score_x))
+    )
+
+
 def test_the_probe_is_scikit_learn_on_standardized_features_with_the_strength_chosen_on_the_held_out_tenth(split):
     train_x, train_y, test_x, test_y = split
     result = linear_probe(*split, strengths=STRENGTHS, seed=3)
     held_out = held_out_tenth(train_y, seed=3)
-
-    def accuracy(strength, fit_x, fit_y, score_x, score_y):
-        scaler = StandardScaler().fit(fit_x)
-        model = LogisticRegression(C=1 / (strength * len(fit_x)), tol=1e-8, max_iter=5000)
-        return model.fit(scaler.transform(fit_x), fit_y).score(scaler.transform(score_x), score_y)
-
-    chosen_on = {
-        s: accuracy(s, train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]) for s in STRENGTHS
-    }
-    best = max(chosen_on, key=lambda s: (chosen_on[s], s))
-    assert result.held_out_accuracy == pytest.approx(chosen_on)
+    parts = train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]
+    chosen_on = {strength: judged_by_scikit_learn(strength, *parts) for strength in STRENGTHS}
+    best = max(chosen_on, key=chosen_on.get)
+    assert result.held_out_accuracy == pytest.approx({s: accuracy for s, (accuracy, _) in chosen_on.items()})
     assert result.strength == best
-    assert result.accuracy == pytest.approx(accuracy(best, train_x, train_y, test_x, test_y), abs=5e-4)
+    assert result.accuracy == pytest.approx(judged_by_scikit_learn(best, *split)[0], abs=5e-4)
     assert (result.n_train, result.n_held_out, result.n_test) == (1300, int(held_out.sum()), 497)
     assert result.converged
+
+
+def iris():
+    x, y = (torch.from_numpy(part) for part in load_iris(return_X_y=True))
+    order = shuffled(len(y), 3)
+    return x[order[:100]], y[order[:100]], x[order[100:]], y[order[100:]]
+
+
+def test_among_strengths_of_equal_accuracy_the_one_of_lowest_cross_entropy_is_chosen():
+    train_x, train_y, test_x, test_y = iris()
+    held_out = held_out_tenth(train_y, seed=0)
+    parts = train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]
+    result = linear_probe(train_x, train_y, test_x, test_y)
+    highest = max(result.held_out_accuracy.values())
+    equal = [strength for strength, accuracy in result.held_out_accuracy.items() if accuracy == highest]
+    assert len(equal) > 3
+    assert result.strength == max(equal, key=lambda s: judged_by_scikit_learn(s, *parts)) != max(equal)
+
+
+def test_among_strengths_that_are_equal_in_all_the_strongest_is_chosen():
+    x, y = torch.zeros(40, 3), torch.arange(40) % 2
+    assert linear_probe(x, y, x, y, strengths=[0.1, 0.5, 0.01]).strength == 0.5
 
 
 def test_the_choice_does_not_look_at_the_test_split(split):
