@@ -1,7 +1,9 @@
 """Multinomial logistic regression with an L2 penalty, many of them in one batched problem."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -14,6 +16,8 @@ from ssl_transfer.probes.lbfgs import History, Minimum, Precondition, minimize
 TOLERANCE = 3e-9
 # Rows from which the rough curvature is taken.
 CURVATURE_ROWS = 8192
+# The largest matrix that is decomposed, in about a second: time grows with its cube, and Ctrl-C is not heard meanwhile.
+LARGEST_DECOMPOSED = 2048
 # Numbers in one tile of logits: rows are walked in tiles that stay in a processor's cache.
 TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 26}
 # So many classes make a CPU's matrix library take half the time if the rows come first.
@@ -28,9 +32,13 @@ class LogisticFit:
     objective: Float[Tensor, " s"]
     converged: Bool[Tensor, " s"]
 
+    def logits(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n c"]]:
+        """What each classifier in turn says of every row."""
+        return (x @ p[:, :-1].T + p[:, -1] for p in self.parameters.to(x))
+
     def predict(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, "s n"]:
         """The class that each classifier gives each row."""
-        return torch.stack([(x @ p[:, :-1].T + p[:, -1]).argmax(dim=1) for p in self.parameters.to(x)])
+        return torch.stack([logits.argmax(dim=1) for logits in self.logits(x)])
 
 
 def fit_path(
@@ -51,11 +59,24 @@ def fit_path(
     Solved from the strongest penalty to the weakest. Each problem starts where the line through the last
     two solutions points to, and inherits the steps of those before it: their curvature differs by the known
     change of the penalty alone. Parameters, values and sums over tiles are float64; logits have the type of
-    ``x``.
+    ``x``. Where rows are fewer than features, their coordinates in the space that they span take the place of
+    the features: the same problem, as no solution leaves that space.
     """
     n, d = x.shape
+    if n < d and n <= LARGEST_DECOMPOSED:
+        span = _Span(x)
+        start = None if start is None else span.inside(start)
+        fit = fit_path(
+            span.coordinates.to(x),
+            labels,
+            strengths,
+            num_classes=num_classes,
+            start=start,
+            max_evaluations=max_evaluations,
+        )
+        return LogisticFit(span.outside(fit.parameters), fit.objective, fit.converged)
     sample = x[:: max(1, n // CURVATURE_ROWS)]
-    spectrum = torch.linalg.eigh(sample.T @ sample / len(sample))
+    spectrum = _spectrum(sample)
     history = History(1, num_classes * (d + 1), dtype=x.dtype, device=x.device)
     if start is None:
         start = torch.zeros(num_classes, d + 1, dtype=torch.float64, device=x.device)
@@ -102,6 +123,52 @@ def fit_each(
     return _collect([found], num_classes)
 
 
+class _Span:
+    """The space that some rows span, and their coordinates in it."""
+
+    def __init__(self, x: Float[Tensor, "n d"]):
+        self.x = x
+        # In float64, as squares are; in parts, for Ctrl-C to be heard between them.
+        squares, vectors = torch.linalg.eigh(sum(part @ part.T for part in x.double().split(1024, dim=1)))
+        kept = squares > 1e-13 * squares[-1].clamp(min=torch.finfo(torch.float64).tiny)
+        self.lengths, self.vectors = squares[kept].sqrt(), vectors[:, kept]
+        self.coordinates = self.vectors * self.lengths
+
+    def inside(self, parameters: Float[Tensor, "c d_plus_1"]) -> Float[Tensor, "c r_plus_1"]:
+        """Weights of features as weights of coordinates, each followed by its bias."""
+        weight = (self.x.double() @ parameters[:, :-1].T).T @ self.vectors / self.lengths
+        return torch.cat([weight, parameters[:, -1:]], dim=1)
+
+    def outside(self, parameters: Float[Tensor, "s c r_plus_1"]) -> Float[Tensor, "s c d_plus_1"]:
+        """Weights of coordinates as weights of features."""
+        weight = parameters[:, :, :-1] / self.lengths @ self.vectors.T @ self.x.double()
+        return torch.cat([weight, parameters[:, :, -1:]], dim=2)
+
+
+class _Spectrum(NamedTuple):
+    """Curvature of a quadratic: along some orthonormal vectors, and on average along those orthogonal to them."""
+
+    along: Float[Tensor, " r"]
+    vectors: Float[Tensor, "d r"]
+    rest: Float[Tensor, ""] | None  # None where there are no others
+
+
+def _spectrum(sample: Float[Tensor, "m d"]) -> _Spectrum:
+    """That of E[x x^T]; where features are too many to decompose it, from the space that some of the rows span."""
+    m, d = sample.shape
+    if d <= LARGEST_DECOMPOSED:
+        along, vectors = torch.linalg.eigh(sample.T @ sample / m)
+        return _Spectrum(along, vectors, None)
+    rows = sample[:: -(-m // LARGEST_DECOMPOSED)]
+    squares, vectors = torch.linalg.eigh(rows @ rows.T)
+    kept = squares > 1e-6 * squares[-1]
+    vectors = rows.T @ (vectors[:, kept] / squares[kept].sqrt())
+    parts = sample.split(1024)
+    along = torch.stack([(part @ vectors).square().sum(dim=0) for part in parts]).sum(dim=0) / m
+    total = torch.stack([part.square().sum() for part in parts]).sum() / m
+    return _Spectrum(along, vectors, (total - along.sum()).clamp(min=0) / (d - len(along)))
+
+
 def _collect(ends: list[Minimum], num_classes: int) -> LogisticFit:
     return LogisticFit(
         parameters=torch.cat([end.point for end in ends]).unflatten(1, (num_classes, -1)),
@@ -125,7 +192,7 @@ def _evaluate(
     weight, bias = parameters[:, :, :-1].to(x), parameters[:, :, -1:].to(x)
     value = torch.zeros_like(strengths)
     gradient = torch.zeros_like(parameters)
-    rows_at_once = max(256, TILE_NUMBERS[x.device.type] // weight[:, :, 0].numel())
+    rows_at_once = max(256, TILE_NUMBERS[x.device.type] // weight.shape[:2].numel())
     for start in range(0, n, rows_at_once):
         rows = x[:, start : start + rows_at_once]
         label = labels[:, None, start : start + rows_at_once]
@@ -161,7 +228,7 @@ def _penalty(strength: float, num_classes: int, steps: Float[Tensor, "a m p"]) -
 
 def _kronecker(
     x: Float[Tensor, "m d"],
-    spectrum: tuple[Float[Tensor, " d"], Float[Tensor, "d d"]],
+    spectrum: _Spectrum,
     parameters: Float[Tensor, "c d_plus_1"],
     strength: float,
 ) -> Precondition:
@@ -174,13 +241,16 @@ def _kronecker(
     between_classes, classes = torch.linalg.eigh(p.mean(dim=0).diag() - p.T @ p / len(p))
     # Zero along "the same to every class", which changes no probability.
     between_classes = between_classes.clamp(min=between_classes[1].clamp(min=1e-12))[:, None]
-    between_features, features = spectrum
-    curvature = between_classes * between_features.double().clamp(min=0) + strength
+    along, features, rest = spectrum
+    curvature = between_classes * along.double().clamp(min=0) + strength
 
     def apply(gradient: Tensor, problem: Tensor) -> Tensor:
         rotated = classes.T @ gradient.unflatten(1, (len(parameters), -1))
-        weight = (rotated[:, :, :-1].to(x) @ features).double() / curvature
-        weight = (weight.to(x) @ features.T).double()
+        inside = rotated[:, :, :-1].to(x) @ features
+        weight = ((inside.double() / curvature).to(x) @ features.T).double()
+        if rest is not None:
+            outside = rotated[:, :, :-1] - (inside @ features.T).double()
+            weight = weight + outside / (between_classes * rest.double() + strength)
         return (classes @ torch.cat([weight, rotated[:, :, -1:] / between_classes], dim=2)).flatten(start_dim=1)
 
     return apply

@@ -21,7 +21,8 @@ def floating(x: Shaped[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 def scale_of(x: Float[Tensor, "n d"], dim: int | tuple[int, int] = (0, 1)) -> Float[Tensor, "rows columns"]:
     """The power of two below the largest number along ``dim``; one where all these numbers are of ordinary size."""
-    largest = torch.linalg.vector_norm(x, torch.inf, dim=dim, keepdim=True)
+    # A norm of order infinity would take 15 times as long.
+    largest = torch.maximum(x.amax(dim=dim, keepdim=True), -x.amin(dim=dim, keepdim=True))
     if ((largest == 0) | ((largest >= 1 / ORDINARY) & (largest <= ORDINARY))).all():
         return torch.ones_like(largest)
     return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1.0)

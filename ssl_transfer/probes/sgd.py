@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
-from ssl_transfer.probes.linear import refuse_single_images, standardization
+from ssl_transfer.probes.linear import judge, refuse_single_images, standardization
 from ssl_transfer.probes.scaling import floating
 from ssl_transfer.probes.splits import held_out_tenth, shuffled
 
@@ -61,8 +61,8 @@ def sgd_probe(
 
     As DINOv2 does (Oquab et al., 2023, dinov2/eval/linear.py): momentum 0.9, no weight decay, the rate falls to zero
     along a cosine, one layer for each rate, all trained on the same batches. Each rate has two layers: one never sees
-    the held-out tenth and is judged on it; of the best rate (the smallest on a tie) the other, trained on every
-    row, is scored on the test split in its last state.
+    the held-out tenth and is judged on it: the highest accuracy wins, among equals the lowest cross-entropy (and then
+    the smallest rate). Of the best rate the other, trained on every row, is scored on the test split in its last state.
 
     Features are standardized by the statistics of ``train_x``, since DINOv2's leave a layer norm and come with scale
     one, and others do not: without it the best rate of one network is 300 times that of another.
@@ -90,14 +90,14 @@ def sgd_probe(
             progress = (epoch * steps_per_epoch + place) / (epochs * steps_per_epoch)
             factor = batch_size / 256 * (1 + math.cos(math.pi * progress)) / 2
             layers.step(((x - mean) / scale).float(), code[rows], ~held_out[rows], factor)
-    choices = layers.predict(((train_x[held_out] - mean) / scale).float())[: len(grid)]
-    held_out_accuracy = (classes[choices] == train_y[held_out]).double().mean(dim=1).tolist()
-    best = max(range(len(grid)), key=lambda i: (held_out_accuracy[i], -i))
-    predicted = layers.predict(((test_x - mean) / scale).float())[len(grid) + best]
+    unseen = ((train_x[held_out] - mean) / scale).float()
+    judged = [judge(layers.logits(unseen, i), classes, train_y[held_out]) for i in range(len(grid))]
+    best = max(range(len(grid)), key=lambda i: (judged[i], -i))
+    logits = layers.logits(((test_x - mean) / scale).float(), len(grid) + best)
     return SgdProbeResult(
-        accuracy=(classes[predicted] == test_y).double().mean().item(),
+        accuracy=judge(logits, classes, test_y)[0],
         rate=grid[best],
-        held_out_accuracy=dict(zip(grid, held_out_accuracy, strict=True)),
+        held_out_accuracy={rate: accuracy for rate, (accuracy, _) in zip(grid, judged, strict=True)},
         epochs=epochs,
         batch_size=batch_size,
         n_train=n,
@@ -133,6 +133,6 @@ class _Layers:
         self.weight -= rate[:, None, None] * self.weight_velocity
         self.bias -= rate[:, None] * self.bias_velocity
 
-    def predict(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, "l n"]:
-        """The class that each layer gives each row."""
-        return torch.stack([(x @ w.T + b).argmax(dim=1) for w, b in zip(self.weight, self.bias, strict=True)])
+    def logits(self, x: Float[Tensor, "n d"], layer: int) -> Float[Tensor, "n c"]:
+        """What one of the layers says of every row."""
+        return x @ self.weight[layer].T + self.bias[layer]

@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from ssl_transfer.probes import linear_probe, logistic
 from ssl_transfer.probes.linear import standardization
 from ssl_transfer.probes.logistic import fit_each, fit_path
-from ssl_transfer.probes.splits import held_out_tenth
+from ssl_transfer.probes.splits import held_out_tenth, shuffled
 from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
 
@@ -86,6 +87,71 @@ def test_awkward_rows_are_fitted_in_float32_and_float64_as_by_scikit_learn(name)
             assert reached <= best * (1 + 1e-6)
 
 
+def wide(name: str):
+    """Fewer rows than features."""
+    x, y = clouds(60, 200, 3, spread=2.0)
+    if name == "duplicate rows":
+        x, y = x[:20].repeat(3, 1), y[:20].repeat(3)
+    if name == "on a line":
+        x = x[:, :1] * torch.ones(200)
+    return standardized(x.double()), y
+
+
+@pytest.mark.parametrize("largest", [2048, 16], ids=["from their coordinates", "too many to decompose"])
+@pytest.mark.parametrize("name", ["plain", "duplicate rows", "on a line"])
+def test_fewer_rows_than_features_are_fitted_as_by_scikit_learn(name, largest, monkeypatch):
+    monkeypatch.setattr(logistic, "LARGEST_DECOMPOSED", largest)
+    x, y = wide(name)
+    for rows in (x, x.float()):
+        fit = fit_path(rows, y, torch.tensor(STRENGTHS, dtype=torch.float64), num_classes=3)
+        again = fit_path(rows, y, torch.tensor(STRENGTHS[1:2]), num_classes=3, start=fit.parameters[1])
+        assert fit.converged.all() and again.converged.all()
+        assert again.objective.item() == pytest.approx(fit.objective[1].item(), rel=1e-6)
+        for strength, parameters in zip(STRENGTHS, fit.parameters, strict=True):
+            theirs = LogisticRegression(C=1 / (strength * len(x)), solver="newton-cg", tol=1e-9, max_iter=1000)
+            best = objective_of(theirs.fit(x.numpy(), y.numpy()), x.numpy(), y.numpy(), strength)
+            reached = twin.logistic_objective(parameters[:, :-1], parameters[:, -1], x, y, strength)
+            assert reached == pytest.approx(best, rel=1e-6)
+
+
+def test_rows_without_any_difference_have_a_fit():
+    fit = fit_path(torch.zeros(6, 9, dtype=torch.float64), torch.arange(6) % 3, torch.tensor([0.1]), num_classes=3)
+    assert fit.converged.all() and not fit.parameters[:, :, :-1].any()
+
+
+def test_a_start_of_fewer_rows_than_features_is_the_same_point_in_their_coordinates():
+    x, y = wide("plain")
+    span = logistic._Span(x)
+    parameters = torch.randn(2, 3, 61, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    parameters = parameters[:, :, : span.coordinates.shape[1] + 1]
+    torch.testing.assert_close(span.inside(span.outside(parameters)[1]), parameters[1])
+    logits = x @ span.outside(parameters)[0, :, :-1].T
+    torch.testing.assert_close(logits, span.coordinates @ parameters[0, :, :-1].T)
+
+
+def test_features_too_many_to_decompose_are_fitted_to_the_same_objective(monkeypatch):
+    x, y = clouds(2000, 60, 5, spread=3.0)
+    strengths = torch.logspace(-5, 0, 6)
+    exact = fit_path(standardized(x.double()), y, strengths, num_classes=5)
+    monkeypatch.setattr(logistic, "LARGEST_DECOMPOSED", 20)
+    for rows in (standardized(x.double()), standardized(x.double()).float()):
+        rough = fit_path(rows, y, strengths, num_classes=5)
+        assert rough.converged.all()
+        torch.testing.assert_close(rough.objective, exact.objective, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("n", "d", "largest"), [(60, 300, 60), (300, 60, 60), (300, 200, 50), (200, 300, 50)])
+def test_no_larger_matrix_is_decomposed_than_rows_features_or_the_limit(n, d, largest, monkeypatch):
+    """Its time grows with the cube of its size, and Ctrl-C is not heard meanwhile."""
+    sizes = []
+    decompose = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: sizes.append(len(matrix)) or decompose(matrix))
+    monkeypatch.setattr(logistic, "LARGEST_DECOMPOSED", 100 if largest == 60 else 50)
+    x, y = clouds(n, d, 3, spread=2.0)
+    linear_probe(x, y, x, y, strengths=STRENGTHS)
+    assert 3 < max(sizes) <= largest
+
+
 @pytest.mark.parametrize("num_classes", [3, 10, 40])
 def test_the_product_is_the_same_in_either_order(num_classes):
     generator = torch.Generator().manual_seed(0)
@@ -142,25 +208,50 @@ def split():
     return x[:1300], y[:1300], x[1300:], y[1300:]
 
 
+def judged_by_scikit_learn(strength, fit_x, fit_y, score_x, score_y):
+    """Accuracy and minus the cross-entropy: the larger pair is the better."""
+    scaler = StandardScaler().fit(fit_x)
+    model = LogisticRegression(C=1 / (strength * len(fit_x)), tol=1e-8, max_iter=5000)
+    model.fit(scaler.transform(fit_x), fit_y)
+    return model.score(scaler.transform(score_x), score_y), -log_loss(
+        score_y, model.predict_proba(scaler.transform(score_x))
+    )
+
+
 def test_the_probe_is_scikit_learn_on_standardized_features_with_the_strength_chosen_on_the_held_out_tenth(split):
     train_x, train_y, test_x, test_y = split
     result = linear_probe(*split, strengths=STRENGTHS, seed=3)
     held_out = held_out_tenth(train_y, seed=3)
-
-    def accuracy(strength, fit_x, fit_y, score_x, score_y):
-        scaler = StandardScaler().fit(fit_x)
-        model = LogisticRegression(C=1 / (strength * len(fit_x)), tol=1e-8, max_iter=5000)
-        return model.fit(scaler.transform(fit_x), fit_y).score(scaler.transform(score_x), score_y)
-
-    chosen_on = {
-        s: accuracy(s, train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]) for s in STRENGTHS
-    }
-    best = max(chosen_on, key=lambda s: (chosen_on[s], s))
-    assert result.held_out_accuracy == pytest.approx(chosen_on)
+    parts = train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]
+    chosen_on = {strength: judged_by_scikit_learn(strength, *parts) for strength in STRENGTHS}
+    best = max(chosen_on, key=chosen_on.get)
+    assert result.held_out_accuracy == pytest.approx({s: accuracy for s, (accuracy, _) in chosen_on.items()})
     assert result.strength == best
-    assert result.accuracy == pytest.approx(accuracy(best, train_x, train_y, test_x, test_y), abs=5e-4)
+    assert result.accuracy == pytest.approx(judged_by_scikit_learn(best, *split)[0], abs=5e-4)
     assert (result.n_train, result.n_held_out, result.n_test) == (1300, int(held_out.sum()), 497)
     assert result.converged
+
+
+def iris():
+    x, y = (torch.from_numpy(part) for part in load_iris(return_X_y=True))
+    order = shuffled(len(y), 3)
+    return x[order[:100]], y[order[:100]], x[order[100:]], y[order[100:]]
+
+
+def test_among_strengths_of_equal_accuracy_the_one_of_lowest_cross_entropy_is_chosen():
+    train_x, train_y, test_x, test_y = iris()
+    held_out = held_out_tenth(train_y, seed=0)
+    parts = train_x[~held_out], train_y[~held_out], train_x[held_out], train_y[held_out]
+    result = linear_probe(train_x, train_y, test_x, test_y)
+    highest = max(result.held_out_accuracy.values())
+    equal = [strength for strength, accuracy in result.held_out_accuracy.items() if accuracy == highest]
+    assert len(equal) > 3
+    assert result.strength == max(equal, key=lambda s: judged_by_scikit_learn(s, *parts)) != max(equal)
+
+
+def test_among_strengths_that_are_equal_in_all_the_strongest_is_chosen():
+    x, y = torch.zeros(40, 3), torch.arange(40) % 2
+    assert linear_probe(x, y, x, y, strengths=[0.1, 0.5, 0.01]).strength == 0.5
 
 
 def test_the_choice_does_not_look_at_the_test_split(split):

@@ -36,8 +36,9 @@ def plain_probe(train_x, train_y, test_x, test_y, *, rows_seen, rate, epochs, ba
             nn.functional.cross_entropy(logits, train_y[rows]).backward()
             optimizer.step()
             schedule.step()
-    predicted = [layer((x - mean) / scale).argmax(dim=1) for x in (train_x, test_x)]
-    return (predicted[0] == train_y), (predicted[1] == test_y).double().mean().item()
+    logits, of_test = (layer((x - mean) / scale).detach() for x in (train_x, test_x))
+    losses = nn.functional.cross_entropy(logits, train_y, reduction="none")
+    return logits.argmax(dim=1) == train_y, losses, (of_test.argmax(dim=1) == test_y).double().mean().item()
 
 
 def test_the_grid_is_torchs_sgd_at_every_rate_and_the_best_on_the_held_out_tenth_is_reported(split):
@@ -46,13 +47,32 @@ def test_the_grid_is_torchs_sgd_at_every_rate_and_the_best_on_the_held_out_tenth
     result = sgd_probe(*split, rates=rates, **settings)
     held_out = held_out_tenth(split[1], seed=3)
     for rate in rates:
-        right, _ = plain_probe(*split, rows_seen=~held_out, rate=rate, **settings)
+        right, _, _ = plain_probe(*split, rows_seen=~held_out, rate=rate, **settings)
         assert result.held_out_accuracy[rate] == pytest.approx(right[held_out].double().mean().item(), abs=1e-9)
-    best = max(rates, key=lambda rate: (result.held_out_accuracy[rate], -rate))
+    best = max(rates, key=lambda rate: result.held_out_accuracy[rate])
+    assert sorted(result.held_out_accuracy.values())[-2] < result.held_out_accuracy[best]  # no tie
     assert result.rate == best
-    _, accuracy = plain_probe(*split, rows_seen=torch.ones_like(held_out), rate=best, **settings)
+    _, _, accuracy = plain_probe(*split, rows_seen=torch.ones_like(held_out), rate=best, **settings)
     assert result.accuracy == pytest.approx(accuracy, abs=1e-9)
     assert (result.n_train, result.n_held_out, result.n_test) == (1300, int(held_out.sum()), 497)
+
+
+def test_among_rates_of_equal_accuracy_the_one_of_lowest_cross_entropy_is_chosen():
+    train_x, train_y = clouds(200, 6, 10, spread=0.1)
+    rates, settings = (1e-3, 0.1, 0.3), dict(epochs=8, batch_size=20, seed=0)
+    result = sgd_probe(train_x, train_y, train_x, train_y, rates=rates, **settings)
+    held_out = held_out_tenth(train_y, seed=0)
+    split = train_x, train_y, train_x, train_y
+    losses = {
+        rate: plain_probe(*split, rows_seen=~held_out, rate=rate, **settings)[1][held_out].mean() for rate in rates
+    }
+    assert result.held_out_accuracy[0.1] == result.held_out_accuracy[0.3] > result.held_out_accuracy[1e-3]
+    assert result.rate == min(losses, key=losses.get) == 0.3
+
+
+def test_a_rate_that_diverges_is_not_chosen(split):
+    result = sgd_probe(*split, rates=[1e-2, 3e38], epochs=2)
+    assert result.rate == 1e-2 and result.held_out_accuracy[3e38] < 0.2
 
 
 def test_the_choice_does_not_look_at_the_test_split(split):
