@@ -20,11 +20,6 @@ SUFFIXES = tuple(
     ".apng .avif .bmp .gif .j2k .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
 
-# Decoded without a complaint from a file that ends in zeros, as a crash of the machine that writes it leaves it; the
-# other compressed formats complain, and of those that are not compressed it may be what they show.
-_BLIND = ("AVIF", "PNG", "WEBP")
-_ZEROS = 512  # more than follow one another in what is compressed
-
 _LONGEST = 32  # times as long as wide: of a longer image its middle of that shape is resized, and not the whole
 
 _DARK = 16  # of 255: nothing in an image of more than 8 bits is brighter, so its values did not fill their range
@@ -57,8 +52,8 @@ def decode(encoded: bytes, size: int) -> UInt8[Tensor, "3 size size"]:
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=_known_formats()) as image:
-            if image.format in _BLIND and len(encoded) > _ZEROS and not any(encoded[-_ZEROS:]):
-                raise ValueError("its end is zeros, so it was not written whole")
+            if _lacks_its_end(encoded, image.format):
+                raise ValueError("the end of the file is missing")
             image.draft("RGB", (size, size))  # a JPEG is decoded at the smallest scale that is still large enough
             rgb = to_rgb(image)
             turn = _UPRIGHT.get(_orientation(image))  # asked after it is loaded: then Pillow has turned a TIFF itself
@@ -74,6 +69,15 @@ def decode(encoded: bytes, size: int) -> UInt8[Tensor, "3 size size"]:
     resized = F.interpolate(whole, (height, width), mode="bilinear", antialias=True)[0]
     top, left = round((height - size) / 2), round((width - size) / 2)
     return resized[:, top : top + size, left : left + size].contiguous()
+
+
+def _lacks_its_end(encoded: bytes, kind: str | None) -> bool:
+    """Whether a file was cut, or zeroed by a crash, in a way that Pillow does not complain of."""
+    if kind == "PNG":
+        return b"IEND\xaeB`\x82" not in encoded
+    if kind in ("JPEG", "MPO") and not any(encoded[-16:]):
+        return encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")  # the mark of an end, and of a scan of pixels
+    return False
 
 
 def to_rgb(image: ImageFile) -> Image.Image:
