@@ -21,7 +21,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         names = ", ".join(self.first) + (", ..." if self.count > len(self.first) else "")
-        return f"{self.count} {self.reason} ({names})"
+        return f"{self.reason}: {self.count} ({names})"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Intake:
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
-        what = ", ".join(map(str, self.left_out[:_REASONS])) or "nothing"
+        what = "; ".join(map(str, self.left_out[:_REASONS])) or "nothing"
         more = sum(part.count for part in self.left_out[_REASONS:])
-        return f"{self.taken} images taken; left out: {what}" + (f", and {more} for other reasons" if more else "")
+        return f"images taken: {self.taken}; left out: {what}" + (f"; for other reasons: {more}" if more else "")
 
     @property
     def remarkable(self) -> bool:

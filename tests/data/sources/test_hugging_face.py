@@ -131,7 +131,7 @@ def test_labels_that_are_no_classes_are_refused_with_their_column(rows, tmp_path
 def test_columns_that_are_not_read_are_named(rows, tmp_path, caplog):
     save_alone(rows, tmp_path)
     assert load(tmp_path).intake == Intake(7, (LeftOut("columns", 1, ("id",)),))
-    assert "7 images taken; left out: 1 columns (id)" in caplog.text
+    assert "images taken: 7; left out: columns: 1 (id)" in caplog.text
     images = load(tmp_path, labels="id")
     assert images.labels.tolist() == list(range(7)) and images.intake.left_out[0].first == ("fine",)
 
