@@ -107,7 +107,8 @@ def find_shards(root: Path, split: str, *, labels: str = "auto", image: str | No
 def _tars(root: Path, split: str) -> list[Path]:
     patterns = [split, f"{split}/*.tar", f"{split}-*.tar", f"{split}.tar"]
     for pattern in patterns:
-        found = sorted(root / path for path in glob.glob(pattern, root_dir=root) if (root / path).is_file())
+        found = sorted(root / path for path in glob.glob(pattern, root_dir=root))
+        found = [path for path in found if path.is_file() or not path.exists()]  # a link to nothing is met when opened
         if found and pattern != split:  # else just these are asked for
             refuse_missing_parts(found)
         if found:

@@ -262,6 +262,14 @@ def test_a_missing_shard_is_named_unless_others_are_asked_for(shards):
     assert len(load(shards[0], split="train-*.tar")) == 10
 
 
+def test_a_link_to_no_shard_is_not_passed_over(shards):
+    (shards[0] / "train-000001.tar").unlink()
+    (shards[0] / "train-000001.tar").symlink_to("nowhere.tar")
+    for split in ("train", "train-*.tar"):
+        with pytest.raises(FileNotFoundError, match=r"train-000001\.tar"):
+            load(shards[0], split=split)
+
+
 def test_a_root_may_have_the_signs_of_a_pattern_in_its_name(tmp_path, picture):
     (tmp_path / "[old] *").mkdir()
     write_tar(tmp_path / "[old] *" / "train.tar", {"1.jpg": encoded(picture())})
