@@ -64,9 +64,9 @@ def with_classes(files: list[str], top: Path, labels: str, left_out: Tally) -> t
         raise ValueError(f"labels is folders, but no image under {top} lies in a sub-folder.")
     if beside and labels == "auto":
         raise ValueError(
-            f"{top} has {len(beside)} images beside its class folders (the first is {beside[0]}) and "
-            f"{len(files) - len(beside)} in them: move the former, or choose labels=folders to leave them out, or "
-            "labels=none to take all images without labels."
+            f"{len(files)} images lie under {top}, {len(beside)} of them beside its class folders (the first is "
+            f"{beside[0]}): move those, or choose labels=folders to leave them out, or labels=none to take all images "
+            "without labels."
         )
     for path in beside:
         left_out.leave_out("images beside the class folders", path)

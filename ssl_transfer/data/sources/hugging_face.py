@@ -1,6 +1,7 @@
 """Data sets of Hugging Face's ``datasets`` that lie on disk: saved with ``save_to_disk``, or as Parquet files."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from ssl_transfer.data.sources.parts import refuse_missing_parts
 from ssl_transfer.data.sources.storage import Storage, sampled, sampled_file
 
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # what Arrow writes last into a file that was closed
-_CLASS_COLUMNS = ("label", "labels", "class", "target", "cls")  # where columns do not say which of them are classes
+# Names of columns of classes, where no column is of the type that says so: label, fine_label, class, ...
+_CLASS_COLUMN = re.compile(r"(.*_)?(label|labels|class|classes|target|cls|category)", re.IGNORECASE)
 
 
 class TableStorage(Storage):
@@ -69,8 +71,8 @@ def find_saved(root: Path, split: str, *, labels: str = "auto", image: str | Non
 
     Keyword arguments:
         labels: the column of classes: names of classes, or numbers from 0 on, below 0 where a label is hidden; ``none``
-            leaves all images without labels; ``auto`` is the one column of type ``ClassLabel``, or where there is none,
-            one named label, labels, class, target or cls.
+            leaves all images without labels; ``auto`` is the one column of type ``ClassLabel`` or, where there is none,
+            whose name is or ends in label, labels, class, classes, target, cls or category.
         image: the column of images; None where there is one.
 
     Raises:
@@ -85,6 +87,8 @@ def find_saved(root: Path, split: str, *, labels: str = "auto", image: str | Non
 
     root = Path(root)
     table, files = _open(datasets, root, split)
+    if not len(table):
+        raise FileNotFoundError(f"The data set in {files[0].parent} has no rows.")
     where = f"The data set in {files[0].parent}"
     column = _image_column(datasets, table, image, where)
     of_classes = _class_column(datasets, table, labels, where)
@@ -120,7 +124,7 @@ def _class_column(datasets: Any, table: Any, labels: str, where: str) -> str | N
     columns = [name for name, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)]
     if not columns:
         plain = {name for name, kind in table.features.items() if isinstance(kind, datasets.Value)}
-        columns = [name for name in table.features if name.lower() in _CLASS_COLUMNS and name in plain]
+        columns = [name for name in table.features if _CLASS_COLUMN.fullmatch(name) and name in plain]
     if labels == "auto":
         if len(columns) > 1:
             raise ValueError(
@@ -140,6 +144,8 @@ def _open(datasets: Any, root: Path, split: str) -> tuple[Any, list[Path]]:
     for folder in saved:
         if (folder / "state.json").is_file():
             files = [path for path in sorted(folder.glob("*.arrow")) if not is_hidden(path.name)]
+            if not files:
+                raise FileNotFoundError(f"The data set in {folder} has no rows.")
             for path in files:
                 _check_end(path)
             return datasets.load_from_disk(str(folder)), files

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _NAMED = 5  # of what is left out for one reason
+_REASONS = 12  # in a sentence
 
 HIDDEN = "hidden, or of the operating system"
 BROKEN = "that cannot be decoded"
@@ -20,7 +21,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         names = ", ".join(self.first) + (", ..." if self.count > len(self.first) else "")
-        return f"{self.count} {self.reason} ({names})"
+        return f"{self.reason}: {self.count} ({names})"
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Intake:
     left_out: tuple[LeftOut, ...] = ()
 
     def __str__(self) -> str:
-        what = ", ".join(map(str, self.left_out)) or "nothing"
-        return f"{self.taken} images taken; left out: {what}"
+        what = "; ".join(map(str, self.left_out[:_REASONS])) or "nothing"
+        more = sum(part.count for part in self.left_out[_REASONS:])
+        return f"images taken: {self.taken}; left out: {what}" + (f"; for other reasons: {more}" if more else "")
 
     @property
     def remarkable(self) -> bool:

@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from ssl_transfer.data.sources.decode import SUFFIXES
+from ssl_transfer.data.sources.decode import SUFFIXES, decode
 from ssl_transfer.data.sources.encoded import EncodedImages
 from ssl_transfer.data.sources.intake import HIDDEN, Tally
 from ssl_transfer.data.sources.labels import number_labels, parse_label
@@ -25,7 +25,6 @@ from ssl_transfer.data.sources.parts import refuse_missing_parts
 from ssl_transfer.data.sources.storage import Storage, sampled_file
 
 _MARK = 2 * tarfile.BLOCKSIZE  # zeros, by which a tar file ends; most programs then fill a record with more
-_COMPRESSED = (".avif", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class TarStorage(Storage):
@@ -108,7 +107,8 @@ def find_shards(root: Path, split: str, *, labels: str = "auto", image: str | No
 def _tars(root: Path, split: str) -> list[Path]:
     patterns = [split, f"{split}/*.tar", f"{split}-*.tar", f"{split}.tar"]
     for pattern in patterns:
-        found = sorted(root / path for path in glob.glob(pattern, root_dir=root) if (root / path).is_file())
+        found = sorted(root / path for path in glob.glob(pattern, root_dir=root))
+        found = [path for path in found if path.is_file() or not path.exists()]  # a link to nothing is met when opened
         if found and pattern != split:  # else just these are asked for
             refuse_missing_parts(found)
         if found:
@@ -220,13 +220,19 @@ def _members(tar: Path) -> list[tarfile.TarInfo]:
         if length < end + _MARK:
             raise ValueError(f"{tar} does not end as a tar file does: it was cut, or not written to its end.")
         padded = -(-(end + _MARK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
-        if length not in (end + _MARK, padded) or (members and _ends_in_zeros(file, members[-1])):
+        if length not in (end + _MARK, padded) or (members and _is_zeroed(file, members[-1])):
             raise ValueError(f"{tar} ends in {length - end} zeros: part of it was not written: write it again.")
     return members
 
 
-def _ends_in_zeros(file: BinaryIO, member: tarfile.TarInfo) -> bool:
-    """Whether the end of a file that is compressed, and so has none, is zeros."""
-    count = min(member.size, tarfile.BLOCKSIZE)
-    file.seek(member.offset_data + member.size - count)
-    return count > 0 and suffix_of(member.name) in _COMPRESSED and not any(file.read(count))
+def _is_zeroed(file: BinaryIO, member: tarfile.TarInfo) -> bool:
+    """Whether a member is an image that is broken and ends in zeros."""
+    file.seek(member.offset_data)
+    content = file.read(member.size)
+    if not content or suffix_of(member.name) not in SUFFIXES or any(content[-tarfile.BLOCKSIZE :]):
+        return False
+    try:
+        decode(content, 1)
+    except ValueError:
+        return True
+    return False

@@ -190,7 +190,7 @@ def test_folders_of_classes_may_be_links_and_hidden_ones_are_none(tmp_path):
 def test_an_image_beside_folders_of_classes_is_refused_or_left_out(tmp_path):
     for place in ("auk/1.png", "dove/2.png", "cover.png"):
         write_image(tmp_path / place)
-    with pytest.raises(ValueError, match=r"1 images beside its class folders \(the first is cover\.png\)"):
+    with pytest.raises(ValueError, match=r"1 of them beside its class folders \(the first is cover\.png\)"):
         find_fine_grained("folder", tmp_path, "train", train_classes=1)
     images = load_images("folder", tmp_path, split="train", image_size=8, train_classes=1, labels="folders")
     assert images.labels.tolist() == [0] and images.intake.left_out[0].first == ("cover.png",)

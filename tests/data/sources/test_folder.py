@@ -35,7 +35,7 @@ def mixed(tmp_path, save):
 
 def test_images_beside_class_folders_are_refused_with_the_choices(mixed):
     with pytest.raises(
-        ValueError, match=r"1 images beside .*cover\.png\) and 2 in them: .*labels=folders .*labels=none"
+        ValueError, match=r"3 images .*, 1 of them beside .*cover\.png\): .*labels=folders .*labels=none"
     ):
         load(mixed)
 
@@ -44,7 +44,7 @@ def test_images_beside_class_folders_are_left_out_or_all_taken_without_labels_if
     images = load(mixed, labels="folders")
     assert images.labels.tolist() == [0, 1] and images.class_names == ("ant", "bee")
     assert images.intake == Intake(2, (LeftOut("images beside the class folders", 1, ("cover.png",)),))
-    assert "2 images taken; left out: 1 images beside the class folders (cover.png)" in caplog.text
+    assert "images taken: 2; left out: images beside the class folders: 1 (cover.png)" in caplog.text
     images = load(mixed, labels="none")
     assert len(images) == 3 and images.labels is None and images.intake == Intake(3)
     with pytest.raises(ValueError, match="labels tags must be auto, folders or none"):
@@ -65,7 +65,7 @@ def test_what_is_left_out_is_said_and_hidden_files_are_only_counted(tmp_path, sa
     for options in ({}, {"resident": False}, {"decode": False}):
         caplog.clear()
         assert load(tmp_path, **options).intake.left_out[0] == LeftOut("files ending in .heic", 1, ("bee/0.heic",))
-        assert ("1 files ending in .heic (bee/0.heic)" in caplog.text) == ("decode" not in options)
+        assert ("files ending in .heic: 1 (bee/0.heic)" in caplog.text) == ("decode" not in options)
 
 
 def test_a_link_to_a_folder_is_a_class_and_a_hidden_folder_is_none(tmp_path, save):
@@ -91,7 +91,7 @@ def test_a_tree_without_a_test_folder_has_no_test_split(tmp_path, save):
 
 def test_a_folder_without_images_is_refused(tmp_path, save):
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(FileNotFoundError, match=r"no image under .*1 files ending in \.txt \(notes\.txt\)"):
+    with pytest.raises(FileNotFoundError, match=r"no image under .*files ending in \.txt: 1 \(notes\.txt\)"):
         load(tmp_path)
 
 

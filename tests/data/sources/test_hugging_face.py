@@ -109,6 +109,19 @@ def test_classes_may_be_plain_numbers_or_names(rows, tmp_path, kind, values, lab
     assert images.labels.tolist() == labels and images.class_names == names
 
 
+def test_a_column_may_say_by_its_name_that_it_is_of_classes(rows, tmp_path):
+    with_column(rows, "Fine_Label", [4] * 7, datasets.Value("int8")).save_to_disk(tmp_path / "one")
+    assert load(tmp_path / "one").labels.tolist() == [4] * 7
+    with_column(rows, "labeler", ["me"] * 7, datasets.Value("string")).save_to_disk(tmp_path / "other")
+    assert load(tmp_path / "other").labels is None
+
+
+def test_a_table_without_rows_is_refused(rows, tmp_path):
+    rows.select([]).save_to_disk(tmp_path)
+    with pytest.raises(FileNotFoundError, match="has no rows"):
+        load(tmp_path)
+
+
 def test_labels_that_are_no_classes_are_refused_with_their_column(rows, tmp_path):
     with_column(rows, "label", [0.5] * 7, datasets.Value("float32")).save_to_disk(tmp_path)
     with pytest.raises(ValueError, match=r"row 0 in column label of .* has the label 0\.5: labels must all be whole"):
@@ -118,7 +131,7 @@ def test_labels_that_are_no_classes_are_refused_with_their_column(rows, tmp_path
 def test_columns_that_are_not_read_are_named(rows, tmp_path, caplog):
     save_alone(rows, tmp_path)
     assert load(tmp_path).intake == Intake(7, (LeftOut("columns", 1, ("id",)),))
-    assert "7 images taken; left out: 1 columns (id)" in caplog.text
+    assert "images taken: 7; left out: columns: 1 (id)" in caplog.text
     images = load(tmp_path, labels="id")
     assert images.labels.tolist() == list(range(7)) and images.intake.left_out[0].first == ("fine",)
 

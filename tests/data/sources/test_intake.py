@@ -15,8 +15,10 @@ def test_a_record_counts_by_reason_and_names_the_first():
     assert intake.taken == 90
     assert intake.left_out[0] == LeftOut("a", 7, ("1.x", "2.x", "3.x", "4.x", "5.x"))
     assert [(part.reason, part.count) for part in intake.left_out] == [("a", 7), ("b", 1), ("c", 1)]
-    assert str(intake) == "90 images taken; left out: 7 a (1.x, 2.x, 3.x, 4.x, 5.x, ...), 1 b (0.x), 1 c (8.x)"
-    assert str(Intake(3)) == "3 images taken; left out: nothing"
+    assert str(intake) == "images taken: 90; left out: a: 7 (1.x, 2.x, 3.x, 4.x, 5.x, ...); b: 1 (0.x); c: 1 (8.x)"
+    many = str(tally(*map(str, range(30))).intake(0))
+    assert many.count("(") == 12 and many.endswith("; for other reasons: 18")
+    assert str(Intake(3)) == "images taken: 3; left out: nothing"
 
 
 def test_a_summary_is_json():

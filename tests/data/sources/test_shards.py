@@ -151,7 +151,9 @@ def test_a_sample_of_several_images_asks_which_is_meant(tmp_path, picture, names
     with pytest.raises(ValueError, match="choose one, such as image="):
         load(tmp_path)
     assert len(load(tmp_path, image=names[1].partition(".")[2])) == 1
-    with pytest.raises(FileNotFoundError, match=r"has an image whose name goes on with webp \(.*1 samples without"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has an image whose name goes on with webp \(.*samples without an image: 1"
+    ):
         load(tmp_path, image="webp")
 
 
@@ -196,7 +198,7 @@ def test_a_shard_without_images_is_refused(tmp_path):
     write_tar(tmp_path / "train.tar", {"1.txt": b"words"})
     with pytest.raises(
         FileNotFoundError,
-        match=r"No sample in .*train\.tar has an image ending in .* \(.*1 samples without an image \(1\)\)",
+        match=r"No sample in .*train\.tar has an image ending in .* \(.*samples without an image: 1 \(1\)\)",
     ):
         load(tmp_path)
 
@@ -258,6 +260,14 @@ def test_a_missing_shard_is_named_unless_others_are_asked_for(shards):
     with pytest.raises(FileNotFoundError, match=r"lacks 1 of its numbered files, the first is number 1 of train-"):
         load(shards[0])
     assert len(load(shards[0], split="train-*.tar")) == 10
+
+
+def test_a_link_to_no_shard_is_not_passed_over(shards):
+    (shards[0] / "train-000001.tar").unlink()
+    (shards[0] / "train-000001.tar").symlink_to("nowhere.tar")
+    for split in ("train", "train-*.tar"):
+        with pytest.raises(FileNotFoundError, match=r"train-000001\.tar"):
+            load(shards[0], split=split)
 
 
 def test_a_root_may_have_the_signs_of_a_pattern_in_its_name(tmp_path, picture):
