@@ -11,6 +11,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_transfer.models.checkpoint import read_tensors, tensors_hash
+
 # Forked from a server that has loaded what a run loads: a trial costs the run, and not seconds of imports.
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
@@ -162,6 +164,9 @@ def _content(path: Path) -> Any:
     if path.name == "report.html":
         text = re.sub(r"\d\S* \w+ in training steps, [\d,]+ images/s", "(time)", path.read_text())
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "(date)", text)
+    if path.suffix == ".safetensors":  # which writes the notes in its header in any order
+        tensors, notes = read_tensors(path)
+        return tensors_hash(tensors), notes
     return path.read_bytes()
 
 
