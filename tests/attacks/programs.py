@@ -157,6 +157,13 @@ def everything(folder: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> Any:
+    try:
+        return _read(path)
+    except ValueError:  # damaged
+        return path.read_bytes()
+
+
+def _read(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [_steady(json.loads(line)) for line in path.read_text().splitlines()]
     if path.name in ("run.json", "scores.json"):
