@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = re.compile(r"out of memory|allocate memory|not enough memory|bad_alloc", re.IGNORECASE)
+# The last are oneDNN's words for it.
+_NO_MEMORY = re.compile(
+    r"out of memory|allocate memory|not enough memory|bad_alloc|could not create a (primitive|memory)", re.IGNORECASE
+)
 _BYTES_ASKED_FOR = re.compile(r"tried to allocate (\d+) bytes")
 _PEER = re.compile(r"connection (closed|reset) by|connection reset|remote process exited", re.IGNORECASE)
 _WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
@@ -71,7 +74,7 @@ def _lack_of_memory(error: BaseException) -> str | None:
     why = str(error).splitlines()[0] if str(error) else "Python has none left"
     asked = _BYTES_ASKED_FOR.search(text)
     if asked is not None:
-        why = f"{int(asked[1]) / 2**30:,.1f} GiB more were asked for"
+        why = f"{int(asked[1]) / 2**20:,.1f} MiB more were asked for"
     return f"the memory does not suffice ({why}): lower data.batch_size or data.image_size, or choose a smaller model"
 
 

@@ -101,8 +101,9 @@ def rescore(
             "versions": versions(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        # The scores last: where they are, the run is complete, and nobody would write the report again.
+        write_report(folder, runs.as_read(scores, about))
         runs.write_scores(folder, scores, about)
-        write_report(folder)
         print_scores(ScoreTable(scores), _title(recipe), context.console)
     context.accelerator.wait_for_everyone()
 

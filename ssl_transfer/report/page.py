@@ -23,8 +23,10 @@ log = logging.getLogger(__name__)
 _NOT_PLOTTED = ("step", "epoch", "images_per_second", "monitor_seconds", "monitor_share")
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, scored: runs.RunScores | None = None) -> Path:
     """Write ``report.html`` into a run folder, with whatever the run has come to, and return its path.
+
+    ``scored`` stands for the scores in the folder, if they are about to be written.
 
     Raises:
         UserError: ``folder`` is no run folder.
@@ -34,15 +36,15 @@ def write_report(folder: Path) -> Path:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = page.from_string(files("ssl_transfer.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
     path = folder / "report.html"
-    write_text(path, template.render(_content(folder)))
+    write_text(path, template.render(_content(folder, scored)))
     return path
 
 
-def _content(folder: Path) -> dict[str, Any]:
+def _content(folder: Path, scored: runs.RunScores | None) -> dict[str, Any]:
     recipe, info = runs.read_recipe(folder), runs.read_info(folder)
     if info is None:
         raise UserError(f"{folder} is no run folder: it has no run.json")
-    scored = runs.read_scores(folder) or runs.RunScores([], {})
+    scored = scored or runs.read_scores(folder) or runs.RunScores([], {})
     return {
         "name": recipe.name,
         "summary": _summary(recipe),

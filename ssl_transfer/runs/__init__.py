@@ -12,5 +12,6 @@ from ssl_transfer.runs.folder import read_recipe as read_recipe
 from ssl_transfer.runs.folder import score_settings as score_settings
 from ssl_transfer.runs.folder import write_info as write_info
 from ssl_transfer.runs.scores_file import RunScores as RunScores
+from ssl_transfer.runs.scores_file import as_read as as_read
 from ssl_transfer.runs.scores_file import read_scores as read_scores
 from ssl_transfer.runs.scores_file import write_scores as write_scores

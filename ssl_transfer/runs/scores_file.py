@@ -33,8 +33,12 @@ class RunScores:
 
 def write_scores(folder: Path, scores: Sequence[Score], about: Mapping[str, Any]) -> None:
     """Write the scores of the run in ``folder``."""
-    content = {**about, "retention": ScoreTable(scores).kept, "scores": [asdict(score) for score in scores]}
-    write_json(folder / NAME, content)
+    write_json(folder / NAME, _content(scores, about))
+
+
+def as_read(scores: Sequence[Score], about: Mapping[str, Any]) -> RunScores:
+    """What :func:`read_scores` gives for scores that :func:`write_scores` has written."""
+    return _parsed(json.loads(json.dumps(_content(scores, about))))
 
 
 def read_scores(folder: Path) -> RunScores | None:
@@ -45,16 +49,23 @@ def read_scores(folder: Path) -> RunScores | None:
     """
     path = folder / NAME
     try:
-        about = json.loads(path.read_text())
-        scores = _SCORES.validate_python([_with_role(score) for score in about.pop("scores")])
+        return _parsed(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({reason(error)}); write it again with ssl-transfer score {folder}"
         ) from None
-    about.pop("retention", None)
-    return RunScores(scores, about)
+
+
+def _content(scores: Sequence[Score], about: Mapping[str, Any]) -> dict[str, Any]:
+    return {**about, "retention": ScoreTable(scores).kept, "scores": [asdict(score) for score in scores]}
+
+
+def _parsed(content: dict[str, Any]) -> RunScores:
+    scores = _SCORES.validate_python([_with_role(score) for score in content.pop("scores")])
+    content.pop("retention", None)
+    return RunScores(scores, content)
 
 
 def _with_role(score: dict[str, Any]) -> dict[str, Any]:

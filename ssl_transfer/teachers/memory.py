@@ -6,6 +6,7 @@ never written, or only partly before the machine went down, is missing and not w
 rows of the same file need not wait for each other.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -137,16 +138,25 @@ def with_teacher(batches: Batches, memory: TeacherMemory) -> Callable[[int], Bat
 def _map(path: Path, row: np.dtype, images: int) -> np.memmap:
     """The file as an array of rows, made of zeros if it is not there.
 
-    Its room on the disk is taken now: a disk that is full when a mapped page is written ends the process by a signal.
-
     Raises:
-        OSError: there is no room; names the file.
+        OSError: there is no room for it; names the file.
     """
     with named(path), path.open("ab") as file:
         file.truncate(images * row.itemsize)
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            os.posix_fallocate(file.fileno(), 0, images * row.itemsize)
+        _take_room(file.fileno())
     return np.memmap(path, row, mode="r+", shape=(images,))
+
+
+def _take_room(descriptor: int) -> None:
+    """Fill the holes of a file now: a disk that is full when a mapped page is written ends the process by a signal."""
+    found = os.fstat(descriptor)
+    if found.st_blocks * 512 >= found.st_size or not hasattr(os, "posix_fallocate"):  # which macOS has not
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, found.st_size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system has no such thing
+            raise
 
 
 def _checksums(embeddings: np.ndarray) -> np.ndarray:

@@ -11,6 +11,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_transfer.models.checkpoint import read_tensors, tensors_hash
+
 # Forked from a server that has loaded what a run loads: a trial costs the run, and not seconds of imports.
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
@@ -155,6 +157,13 @@ def everything(folder: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> Any:
+    try:
+        return _read(path)
+    except ValueError:  # damaged
+        return path.read_bytes()
+
+
+def _read(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [_steady(json.loads(line)) for line in path.read_text().splitlines()]
     if path.name in ("run.json", "scores.json"):
@@ -162,6 +171,9 @@ def _content(path: Path) -> Any:
     if path.name == "report.html":
         text = re.sub(r"\d\S* \w+ in training steps, [\d,]+ images/s", "(time)", path.read_text())
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "(date)", text)
+    if path.suffix == ".safetensors":  # which writes the notes in its header in any order
+        tensors, notes = read_tensors(path)
+        return tensors_hash(tensors), notes
     return path.read_bytes()
 
 

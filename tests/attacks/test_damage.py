@@ -48,7 +48,8 @@ SCORED = ("recipe.yaml", "run.json", "config.json", "model.safetensors", "scores
 def judge(ended, made: Path, expected: Path, name: str, harmless: set[str]) -> None:
     """The same files as without damage, but those that nobody reads; or one sentence."""
     if ended.code == 0 and "Traceback" not in ended.said:
-        assert set(different(made, expected)) <= harmless, name
+        found = {path for path in different(made, expected) if not path.endswith("nowhere")}  # made at a link's end
+        assert found <= harmless, name
     else:
         assert ended.in_a_sentence, (name, ended)
 
@@ -63,6 +64,8 @@ def test_a_damaged_file_of_a_finished_run(unbroken, tmp_path, damage):
         ended = call(made, "score", "runs/student")
         # What was logged is for people to read; so are the curves of it, and what is not whole is counted.
         harmless = {name, "report.html"} if name == "metrics.jsonl" else set()
+        if "features are not kept" in ended.said:
+            harmless = {name}
         judge(ended, made / "runs/student", unbroken / "runs/student", name, harmless)
 
 
@@ -90,4 +93,4 @@ def test_a_damaged_file_of_a_stopped_run(unbroken, stopped, tmp_path, damage):
         harmless = {"student/metrics.jsonl", "student/report.html"} if name.endswith("metrics.jsonl") else set()
         if harmless and ended.code == 0:
             assert "has lost" in ended.said or not set(different(made / "runs", unbroken / "runs")), (name, ended)
-        judge(ended, made / "runs", unbroken / "runs", name, harmless)
+        judge(ended, made / "runs", unbroken / "runs", name.removeprefix("runs/"), harmless)

@@ -55,7 +55,7 @@ def test_what_follows_training_on_a_full_disk(unbroken, small_disk):
         ended = call(small_disk, *words)
         assert ended.in_a_sentence and "No space left" in ended.said, (words, ended)
     ended = call(small_disk, "knn.py", "runs/student", "--k", "5")
-    assert ended.code == 0 and "features are not kept" in ended.said and "5-NN" in ended.said, ended
+    assert ended.code == 0 and "features are not kept" in ended.said and "kNN 5" in ended.said, ended
     (small_disk / "runs" / "filler").unlink()
     assert call(small_disk, *RUN).code == 0
     assert different(small_disk / "runs", unbroken / "runs") == []
