@@ -45,7 +45,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Intake:
+class SeenPixels:
     """What the network gets to see: normalized pixels, and how its first batch norm likes them."""
 
     mean: float
@@ -81,7 +81,7 @@ def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500
     """
     sample = _sample(images, count)
     pixels = torch.cat(list(sample.parts(slice(0, len(sample)))))
-    intake = intake_of(model, pixels, images)
+    seen = pixels_seen_by(model, pixels, images)
     embedding = extract_features(Output(model, output).eval(), pixels, batch_size=64)
     geometry = geometry_of(embedding)
     knn = None if sample.labels is None else _knn(embedding, pixels, sample.labels)
@@ -90,9 +90,9 @@ def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500
     resized = "" if size == own.input_size else f", brought to {own.input_size} px"
     lines = [
         f"images: {len(sample)} training images of {images.name}, {size} px{resized}",
-        f"normalization: mean {_color(own.mean)}, std {_color(own.std)}; pixels then have mean {intake.mean:.2f}, "
-        f"sd {intake.sd:.2f}"
-        + (f", first batch norm off by {intake.mismatch['own']:.2f}" if intake.mismatch else ", no batch norm to ask"),
+        f"normalization: mean {_color(own.mean)}, std {_color(own.std)}; pixels then have mean {seen.mean:.2f}, "
+        f"sd {seen.sd:.2f}"
+        + (f", first batch norm off by {seen.mismatch['own']:.2f}" if seen.mismatch else ", no batch norm to ask"),
         f"output: {geometry.width} wide, norm {geometry.norm:.3g} ± {geometry.norm_sd:.2g}",
         f"spread: effective rank {geometry.rank:.1f} around the mean, mean cosine of pairs {geometry.cosine:.2f}",
         f"affinity: median squared distance {geometry.median_distance:.2f} of normalized pairs, mean affinity "
@@ -104,14 +104,14 @@ def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500
             f"neighbors: {100 * knn[0]:.1f} % of the images are of the class that their {k} nearest others say, "
             f"{100 * knn[1]:.1f} % by raw pixels"
         )
-    complaints = [*_about_intake(intake), *_about_geometry(geometry, output, model)]
+    complaints = [*_about_seen(seen), *_about_geometry(geometry, output, model)]
     if knn is not None:
         complaints += _about_neighbors(*knn, len(sample))
     return lines, complaints
 
 
 @torch.no_grad()
-def intake_of(model: EmbeddingModel, pixels: Tensor, images: Images) -> Intake:
+def pixels_seen_by(model: EmbeddingModel, pixels: Tensor, images: Images) -> SeenPixels:
     """What the network sees of ``pixels``, and whether another normalization would suit its first batch norm better."""
     backbone = model.backbone.eval()
     own = backbone.preprocessing
@@ -121,7 +121,7 @@ def intake_of(model: EmbeddingModel, pixels: Tensor, images: Images) -> Intake:
     others = {"the data set's": (images.mean, images.std), **NORMALIZATIONS}
     ways = {name: way for name, way in others.items() if len(way[0]) == len(own.mean)}
     mismatch = batch_norm_mismatch(backbone.network, resized, {"own": (own.mean, own.std), **ways})
-    return Intake(ready.mean().item(), ready.std().item(), mismatch)
+    return SeenPixels(ready.mean().item(), ready.std().item(), mismatch)
 
 
 def geometry_of(embedding: Float[Tensor, "n d"]) -> Geometry:
@@ -160,21 +160,21 @@ def _knn(embedding: Tensor, pixels: Tensor, labels: Int64[Tensor, " n"]) -> tupl
     return first, second
 
 
-def _about_intake(intake: Intake) -> list[str]:
-    if intake.mismatch:
-        own = intake.mismatch["own"]
-        best = min(intake.mismatch, key=lambda name: intake.mismatch[name])
-        if own > 0.1 and intake.mismatch[best] < own / 2:
+def _about_seen(seen: SeenPixels) -> list[str]:
+    if seen.mismatch:
+        own = seen.mismatch["own"]
+        best = min(seen.mismatch, key=lambda name: seen.mismatch[name])
+        if own > 0.1 and seen.mismatch[best] < own / 2:
             return [
                 "The images look wrongly normalized: what the first batch norm remembers from training is missed by "
-                f"{own:.2f}, and with {best} normalization by {intake.mismatch[best]:.2f}. Set teacher.mean and "
+                f"{own:.2f}, and with {best} normalization by {seen.mismatch[best]:.2f}. Set teacher.mean and "
                 "teacher.std to those of the teacher's training."
             ]
         return []
-    if abs(intake.mean) > 1 or not 0.3 < intake.sd < 3:
+    if abs(seen.mean) > 1 or not 0.3 < seen.sd < 3:
         return [
-            f"The images look wrongly normalized: the network sees a mean of {intake.mean:.2f} and an sd of "
-            f"{intake.sd:.2f}, where about 0 and 1 is usual. Check teacher.mean and teacher.std."
+            f"The images look wrongly normalized: the network sees a mean of {seen.mean:.2f} and an sd of "
+            f"{seen.sd:.2f}, where about 0 and 1 is usual. Check teacher.mean and teacher.std."
         ]
     return []
 

@@ -83,9 +83,7 @@ def _train(
     """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
     built = _build(recipe, context, splits, stop)
     info = _with_inputs(recipe, folder, info, context, splits)  # a teacher that is a recipe is known only now
-    taken = built.batches.images.intake
-    if taken is not None and taken.left_out:
-        context.say(f"{recipe.data.dataset} {recipe.data.splits['training']}: {taken}")
+    taken = built.batches.images.inventory
     total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
     info = replace(
         info,

@@ -93,7 +93,7 @@ def rescore(
         about = {
             **runs.score_settings(recipe),
             "dataset": recipe.data.dataset,
-            "images": {images.split: images.intake.summary() for images in (train, test) if images.intake},
+            "images": {images.split: images.inventory.summary() for images in (train, test) if images.inventory},
             "fingerprints": {images.split: images.fingerprint for images in (train, test)},
             "identity": config.identity_hash(recipe),
             "seed": recipe.seed,

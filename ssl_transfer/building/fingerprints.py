@@ -8,6 +8,9 @@ from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits
 from ssl_transfer.errors import UserError
 
+# Not the name of earlier versions, whose fingerprints were of names and sizes and would refuse every older run.
+_IMAGES = "training image contents"
+
 
 def check_inputs(
     recipe: config.Recipe, folder: Path, known: Mapping[str, str] | None, splits: OpenSplits
@@ -20,7 +23,7 @@ def check_inputs(
         UserError: the run was made from other training images, or from another teacher file.
     """
     known = known or {}
-    fingerprints = {"training images": _images(recipe, splits), "teacher weights": _teacher(recipe)}
+    fingerprints = {_IMAGES: _images(recipe, splits), "teacher weights": _teacher(recipe)}
     found = {what: fingerprint for what, fingerprint in fingerprints.items() if fingerprint is not None}
     for what, fingerprint in found.items():
         if known.get(what, fingerprint) != fingerprint:

@@ -4,7 +4,7 @@ from ssl_transfer.catalog.presets import PRESETS
 from ssl_transfer.data.batches import Batch, Batches
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sources.datasets import load_images
-from ssl_transfer.data.sources.intake import Intake
+from ssl_transfer.data.sources.inventory import Inventory
 from ssl_transfer.data.views.augment import Augment
 
-__all__ = ["PRESETS", "Augment", "Batch", "Batches", "Images", "Intake", "load_images"]
+__all__ = ["PRESETS", "Augment", "Batch", "Batches", "Images", "Inventory", "load_images"]

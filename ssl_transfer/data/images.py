@@ -10,7 +10,7 @@ from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data.device import to_device
-from ssl_transfer.data.sources.intake import Intake
+from ssl_transfer.data.sources.inventory import Inventory
 from ssl_transfer.data.sources.streaming import IndexOf, PixelReader, StreamedPixels
 
 
@@ -27,7 +27,7 @@ class Images:
         folds: the rows of each fold, where the data set defines folds (STL-10).
         queries: where a data set searches for its queries among its other images (In-shop), the number of queries,
             which are the first rows.
-        intake: what the reader of files took and left out for the whole split, of which these images may be a part.
+        inventory: what the reader of files took and left out for the whole split, of which these images may be a part.
     """
 
     pixels: UInt8[Tensor, "n c h w"] | StreamedPixels
@@ -40,7 +40,7 @@ class Images:
     class_names: tuple[str, ...] | None = None
     folds: tuple[Int64[Tensor, " _"], ...] | None = None
     queries: int | None = None
-    intake: Intake | None = None
+    inventory: Inventory | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)

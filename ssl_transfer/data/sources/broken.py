@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ssl_transfer.data.sources.encoded import UNREADABLE, EncodedImages
-from ssl_transfer.data.sources.intake import printable
+from ssl_transfer.data.sources.inventory import printable
 
 log = logging.getLogger(__name__)
 

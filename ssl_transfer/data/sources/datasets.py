@@ -51,7 +51,7 @@ def load_images(
     are brought to squares of ``image_size`` pixels; the others come as arrays of their own size. Every data set has the
     splits train and test; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of
     the split train); ``folder``, ``hf`` and ``webdataset`` have the splits that lie under ``root``. What was left out
-    is said in ``intake`` of the images, and, but for hidden files, in a warning of the log.
+    is said in ``inventory`` of the images, and, but for hidden files, in a warning of the log.
 
     Keyword arguments:
         download: let torchvision download ``cifar10``, ``cifar100`` and ``stl10`` where they are missing.
@@ -93,8 +93,8 @@ def load_images(
     except OSError as error:  # a name that is too long, a disk that does not answer
         raise ValueError(f"the {split} images of {dataset} cannot be listed: {error}") from error
     images = materialize(encoded, how) if decode else list_only(encoded, image_size)
-    if decode and encoded.intake.remarkable:
-        log.warning("%s %s: %s", images.name, images.split, encoded.intake)
+    if decode and encoded.inventory.remarkable:
+        log.warning("%s %s: %s", images.name, images.split, encoded.inventory)
     return _tell_queries(images, root) if (dataset, split) == ("in_shop", "test") else images
 
 

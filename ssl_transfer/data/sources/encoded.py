@@ -12,7 +12,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data.sources.decode import decode
-from ssl_transfer.data.sources.intake import Intake, Tally
+from ssl_transfer.data.sources.inventory import Inventory, Tally
 from ssl_transfer.data.sources.storage import FileStorage, Storage
 
 UNREADABLE = "cannot be read"  # so begins the reason for an image whose bytes the disk did not give
@@ -25,7 +25,7 @@ _MOST_CLASSES = 10**7  # a larger number is no class but something else, and lay
 class EncodedImages:
     """The encoded images of one split at ``places`` of ``storage``, with their labels if they have any.
 
-    ``intake`` says what was left out where they were listed.
+    ``inventory`` says what was left out where they were listed.
     """
 
     storage: Storage
@@ -35,7 +35,7 @@ class EncodedImages:
     name: str
     split: str
     class_names: tuple[str, ...] | None = None
-    intake: Intake = Intake(0)
+    inventory: Inventory = Inventory(0)
 
     @classmethod
     def of_all(
@@ -58,8 +58,8 @@ class EncodedImages:
         numbers = None if labels is None else torch.tensor(labels, dtype=torch.long)
         names = None if class_names is None else tuple(class_names)
         classes = None if numbers is None else int(numbers.max()) + 1 if names is None else len(names)
-        intake = (left_out or Tally()).intake(len(storage))
-        return cls(storage, torch.arange(len(storage)), numbers, classes, name, split, names, intake)
+        inventory = (left_out or Tally()).inventory(len(storage))
+        return cls(storage, torch.arange(len(storage)), numbers, classes, name, split, names, inventory)
 
     @classmethod
     def of_files(

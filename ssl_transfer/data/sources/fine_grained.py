@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ssl_transfer.data.sources.encoded import EncodedImages
 from ssl_transfer.data.sources.folder import with_classes
-from ssl_transfer.data.sources.intake import Tally
+from ssl_transfer.data.sources.inventory import Tally
 from ssl_transfer.data.sources.listing import list_files
 
 Entry = tuple[Path, int]

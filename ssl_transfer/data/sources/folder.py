@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssl_transfer.data.sources.decode import SUFFIXES
 from ssl_transfer.data.sources.encoded import EncodedImages
-from ssl_transfer.data.sources.intake import Tally
+from ssl_transfer.data.sources.inventory import Tally
 from ssl_transfer.data.sources.listing import list_files
 
 # Sub-folders of these names are splits, in whatever letters, and not classes of a split that is the whole tree.
@@ -31,7 +31,8 @@ def find_folder(root: Path, split: str, *, labels: str = "auto") -> EncodedImage
     files, left_out = list_files(top)
     if not files:
         raise FileNotFoundError(
-            f"There is no image under {top}: it must hold files ending in {', '.join(SUFFIXES)} ({left_out.intake(0)})."
+            f"There is no image under {top}: it must hold files ending in {', '.join(SUFFIXES)} "
+            f"({left_out.inventory(0)})."
         )
     files, classes = with_classes(files, top, labels, left_out)
     if classes is None:

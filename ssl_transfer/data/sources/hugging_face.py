@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from ssl_transfer.data.sources.encoded import EncodedImages
-from ssl_transfer.data.sources.intake import Tally
+from ssl_transfer.data.sources.inventory import Tally
 from ssl_transfer.data.sources.labels import number_labels
 from ssl_transfer.data.sources.listing import is_hidden
 from ssl_transfer.data.sources.parts import refuse_missing_parts

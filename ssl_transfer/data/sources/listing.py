@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ssl_transfer.data.sources.decode import SUFFIXES
-from ssl_transfer.data.sources.intake import HIDDEN, Tally
+from ssl_transfer.data.sources.inventory import HIDDEN, Tally
 
 # What operating systems and file servers put among a person's files; names that begin with a dot are hidden anyway.
 _OF_SYSTEMS = {

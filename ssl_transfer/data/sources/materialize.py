@@ -8,7 +8,7 @@ import torch
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sources.broken import find_broken, whole_rows
 from ssl_transfer.data.sources.encoded import EncodedImages
-from ssl_transfer.data.sources.intake import BROKEN, Intake
+from ssl_transfer.data.sources.inventory import BROKEN, Inventory
 from ssl_transfer.data.sources.streaming import StreamedPixels
 
 RESIDENT_LIMIT = 4 * 2**30  # bytes of uint8 pixels that are held unless told otherwise: STL-10's 100,000 take 2.8e9
@@ -62,18 +62,18 @@ def materialize(encoded: EncodedImages, decoding: Decoding) -> Images:
     if are_held(len(encoded), size, decoding.resident):
         pixels, broken = encoded.decode_in_threads(range(len(encoded)), size)
         rows = whole_rows(encoded, broken, decoding.on_error)
-        return _images(encoded.select(rows), pixels[rows] if broken else pixels, _intake(encoded, broken))
+        return _images(encoded.select(rows), pixels[rows] if broken else pixels, _inventory(encoded, broken))
     broken = find_broken(encoded, size, memory=decoding.memory)
     whole = encoded.select(whole_rows(encoded, broken, decoding.on_error))
-    return _images(whole, StreamedPixels(whole, size, size, decoding.workers), _intake(encoded, broken))
+    return _images(whole, StreamedPixels(whole, size, size, decoding.workers), _inventory(encoded, broken))
 
 
 def list_only(encoded: EncodedImages, image_size: int) -> Images:
     """The images without a look at one: number, labels and fingerprint are known, pixels are decoded when asked for."""
-    return _images(encoded, StreamedPixels(encoded, image_size, image_size, workers=0), encoded.intake)
+    return _images(encoded, StreamedPixels(encoded, image_size, image_size, workers=0), encoded.inventory)
 
 
-def _images(encoded: EncodedImages, pixels: torch.Tensor | StreamedPixels, intake: Intake) -> Images:
+def _images(encoded: EncodedImages, pixels: torch.Tensor | StreamedPixels, inventory: Inventory) -> Images:
     return Images(
         pixels=pixels,
         labels=encoded.labels,
@@ -83,12 +83,12 @@ def _images(encoded: EncodedImages, pixels: torch.Tensor | StreamedPixels, intak
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         class_names=encoded.class_names,
-        intake=intake,
+        inventory=inventory,
     )
 
 
-def _intake(encoded: EncodedImages, broken: dict[int, str]) -> Intake:
-    return encoded.intake.without(BROKEN, [encoded.file_name(row) for row in sorted(broken)])
+def _inventory(encoded: EncodedImages, broken: dict[int, str]) -> Inventory:
+    return encoded.inventory.without(BROKEN, [encoded.file_name(row) for row in sorted(broken)])
 
 
 def are_held(count: int, image_size: int, resident: bool | str) -> bool:

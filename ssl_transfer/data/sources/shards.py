@@ -18,7 +18,7 @@ from jaxtyping import Int64
 
 from ssl_transfer.data.sources.decode import SUFFIXES, decode
 from ssl_transfer.data.sources.encoded import EncodedImages
-from ssl_transfer.data.sources.intake import HIDDEN, Tally
+from ssl_transfer.data.sources.inventory import HIDDEN, Tally
 from ssl_transfer.data.sources.labels import number_labels, parse_label
 from ssl_transfer.data.sources.listing import is_hidden, suffix_of
 from ssl_transfer.data.sources.parts import refuse_missing_parts
@@ -88,7 +88,7 @@ def find_shards(root: Path, split: str, *, labels: str = "auto", image: str | No
         raise FileNotFoundError(
             f"No sample in {', '.join(map(str, tars))} has an image "
             + (f"ending in {', '.join(SUFFIXES)}" if extension is None else f"whose name goes on with {extension}")
-            + f" ({left_out.intake(0)})."
+            + f" ({left_out.inventory(0)})."
         )
     names = [sample.name for sample in samples]
     found = [sample.label for sample in samples]

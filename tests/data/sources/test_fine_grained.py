@@ -184,7 +184,7 @@ def test_folders_of_classes_may_be_links_and_hidden_ones_are_none(tmp_path):
         find_fine_grained("folder", tmp_path / "birds", split, train_classes=2) for split in ("train", "test")
     )
     assert names_and_labels(train) == [("1.png", 0), ("2.png", 1)] and names_and_labels(test) == [("3.png", 0)]
-    assert [part.first for part in train.intake.left_out] == [(".thumbs/",)]
+    assert [part.first for part in train.inventory.left_out] == [(".thumbs/",)]
 
 
 def test_an_image_beside_folders_of_classes_is_refused_or_left_out(tmp_path):
@@ -193,7 +193,7 @@ def test_an_image_beside_folders_of_classes_is_refused_or_left_out(tmp_path):
     with pytest.raises(ValueError, match=r"1 of them beside its class folders \(the first is cover\.png\)"):
         find_fine_grained("folder", tmp_path, "train", train_classes=1)
     images = load_images("folder", tmp_path, split="train", image_size=8, train_classes=1, labels="folders")
-    assert images.labels.tolist() == [0] and images.intake.left_out[0].first == ("cover.png",)
+    assert images.labels.tolist() == [0] and images.inventory.left_out[0].first == ("cover.png",)
 
 
 @pytest.mark.parametrize(

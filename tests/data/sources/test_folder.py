@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from ssl_transfer.data import Intake, load_images
-from ssl_transfer.data.sources.intake import LeftOut
+from ssl_transfer.data import Inventory, load_images
+from ssl_transfer.data.sources.inventory import LeftOut
 
 
 def load(root, **options):
@@ -43,10 +43,10 @@ def test_images_beside_class_folders_are_refused_with_the_choices(mixed):
 def test_images_beside_class_folders_are_left_out_or_all_taken_without_labels_if_asked(mixed, caplog):
     images = load(mixed, labels="folders")
     assert images.labels.tolist() == [0, 1] and images.class_names == ("ant", "bee")
-    assert images.intake == Intake(2, (LeftOut("images beside the class folders", 1, ("cover.png",)),))
+    assert images.inventory == Inventory(2, (LeftOut("images beside the class folders", 1, ("cover.png",)),))
     assert "images taken: 2; left out: images beside the class folders: 1 (cover.png)" in caplog.text
     images = load(mixed, labels="none")
-    assert len(images) == 3 and images.labels is None and images.intake == Intake(3)
+    assert len(images) == 3 and images.labels is None and images.inventory == Inventory(3)
     with pytest.raises(ValueError, match="labels tags must be auto, folders or none"):
         load(mixed, labels="tags")
     (mixed / "flat").mkdir()
@@ -59,12 +59,12 @@ def test_what_is_left_out_is_said_and_hidden_files_are_only_counted(tmp_path, sa
     save(tmp_path / "train" / "ant" / "0.png")
     (tmp_path / "train" / ".DS_Store").write_text("")
     images = load(tmp_path)
-    assert [(part.count, part.first) for part in images.intake.left_out] == [(1, (".DS_Store",))] and not caplog.text
+    assert [(part.count, part.first) for part in images.inventory.left_out] == [(1, (".DS_Store",))] and not caplog.text
     (tmp_path / "train" / "bee").mkdir()
     (tmp_path / "train" / "bee" / "0.heic").write_text("")
     for options in ({}, {"resident": False}, {"decode": False}):
         caplog.clear()
-        assert load(tmp_path, **options).intake.left_out[0] == LeftOut("files ending in .heic", 1, ("bee/0.heic",))
+        assert load(tmp_path, **options).inventory.left_out[0] == LeftOut("files ending in .heic", 1, ("bee/0.heic",))
         assert ("files ending in .heic: 1 (bee/0.heic)" in caplog.text) == ("decode" not in options)
 
 
@@ -117,7 +117,7 @@ def test_broken_files_are_skipped_and_reported_if_asked(with_broken_files, caplo
     assert len(images) == 2
     assert "2 of 4 images skipped" in caplog.text and "b.jpg" in caplog.text
     names = tuple(str(with_broken_files / name) for name in ("b.jpg", "d.png"))
-    assert images.intake == Intake(2, (LeftOut("that cannot be decoded", 2, names),))
+    assert images.inventory == Inventory(2, (LeftOut("that cannot be decoded", 2, names),))
 
 
 def test_a_long_list_of_broken_files_ends_with_their_number(tmp_path):

@@ -5,9 +5,9 @@ import warnings
 import pytest
 import torch
 
-from ssl_transfer.data import Intake, load_images
+from ssl_transfer.data import Inventory, load_images
 from ssl_transfer.data.sources.hugging_face import find_saved
-from ssl_transfer.data.sources.intake import LeftOut
+from ssl_transfer.data.sources.inventory import LeftOut
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -130,10 +130,10 @@ def test_labels_that_are_no_classes_are_refused_with_their_column(rows, tmp_path
 
 def test_columns_that_are_not_read_are_named(rows, tmp_path, caplog):
     save_alone(rows, tmp_path)
-    assert load(tmp_path).intake == Intake(7, (LeftOut("columns", 1, ("id",)),))
+    assert load(tmp_path).inventory == Inventory(7, (LeftOut("columns", 1, ("id",)),))
     assert "images taken: 7; left out: columns: 1 (id)" in caplog.text
     images = load(tmp_path, labels="id")
-    assert images.labels.tolist() == list(range(7)) and images.intake.left_out[0].first == ("fine",)
+    assert images.labels.tolist() == list(range(7)) and images.inventory.left_out[0].first == ("fine",)
 
 
 def test_two_columns_of_classes_or_images_ask_which_is_meant(rows, picture, tmp_path):

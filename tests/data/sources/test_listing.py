@@ -17,7 +17,7 @@ def write(root: Path, *paths: str) -> None:
 
 
 def left_out(root: Path) -> dict[str, tuple[int, tuple[str, ...]]]:
-    return {part.reason: (part.count, part.first) for part in list_files(root)[1].intake(0).left_out}
+    return {part.reason: (part.count, part.first) for part in list_files(root)[1].inventory(0).left_out}
 
 
 def test_files_come_in_the_order_of_their_paths(tmp_path):
@@ -118,7 +118,7 @@ def test_names_of_any_bytes_can_be_listed_and_printed(tmp_path):
     (tmp_path / os.fsdecode(b"\xff.txt")).write_bytes(b"")
     files, tally = list_files(tmp_path)
     assert [os.fsencode(path) for path in files] == [b"\xff\xfe.png"]
-    assert "\\udcff.txt" in str(tally.intake(1)).encode().decode()
+    assert "\\udcff.txt" in str(tally.inventory(1)).encode().decode()
 
 
 def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import webdataset
 
-from ssl_transfer.data import Intake, load_images
+from ssl_transfer.data import Inventory, load_images
 from ssl_transfer.data.sources.decode import decode
 
 
@@ -75,7 +75,7 @@ def write_tar(path, members):
 def test_images_without_classes_have_no_labels(tmp_path, picture):
     write_tar(tmp_path / "train.tar", {"deep/a.x/1.png": encoded(picture()), "./2.jpg": encoded(picture())})
     images = load(tmp_path)
-    assert len(images) == 2 and images.labels is None and images.intake == Intake(2)
+    assert len(images) == 2 and images.labels is None and images.inventory == Inventory(2)
 
 
 def test_a_class_that_some_images_lack_is_an_error(tmp_path, picture):
@@ -135,7 +135,7 @@ def test_a_sample_has_one_image_and_the_others_are_counted(tmp_path, picture):
     images = load(tmp_path)
     expected = [decode(encoded(picture(shade=number)), 16) for number in range(2)]
     assert torch.equal(images.pixels, torch.stack(expected)) and images.labels.tolist() == [0, 1]
-    assert {(part.reason, part.count, part.first) for part in images.intake.left_out} == {
+    assert {(part.reason, part.count, part.first) for part in images.inventory.left_out} == {
         ("further images of samples", 2, ("0.seg.png", "1.seg.png")),
         ("members ending in .json", 2, ("0.json", "1.json")),
         ("samples without an image", 1, ("2",)),

@@ -25,7 +25,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
-class Intake:
+class Inventory:
     """How many images a reader took, and what it left out, by reason."""
 
     taken: int
@@ -46,13 +46,13 @@ class Intake:
         parts = [{"reason": part.reason, "count": part.count, "first": list(part.first)} for part in self.left_out]
         return {"taken": self.taken, "left_out": parts}
 
-    def without(self, reason: str, names: Iterable[str]) -> "Intake":
+    def without(self, reason: str, names: Iterable[str]) -> "Inventory":
         """The same, where these images are left out too."""
         tally = Tally()
         for name in names:
             tally.leave_out(reason, name)
-        more = tally.intake(0).left_out
-        return Intake(self.taken - sum(part.count for part in more), (*self.left_out, *more))
+        more = tally.inventory(0).left_out
+        return Inventory(self.taken - sum(part.count for part in more), (*self.left_out, *more))
 
 
 class Tally:
@@ -69,10 +69,10 @@ class Tally:
         if len(first) < _NAMED:
             first.append(printable(name))
 
-    def intake(self, taken: int) -> Intake:
+    def inventory(self, taken: int) -> Inventory:
         """The record, what is most in number first."""
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
-        return Intake(taken, tuple(LeftOut(why, count, tuple(self._first[why])) for why, count in ordered))
+        return Inventory(taken, tuple(LeftOut(why, count, tuple(self._first[why])) for why, count in ordered))
 
 
 def printable(name: str) -> str:
