@@ -136,20 +136,20 @@ def test_torchs_own_optimizer_learns_at_the_rate_of_the_plan(tmp_path):
 
 
 class Masked(nn.Module):
-    """Keeps the dropout mask of every step."""
+    """Keeps what the generator was seeded with at every step, and the dropout mask that it drew."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
-        self.masks: list[torch.Tensor] = []
+        self.drawn: list[tuple[int, torch.Tensor]] = []
 
     def forward(self, batch):
         mask = nn.functional.dropout(torch.ones(64), 0.5)
-        self.masks.append(mask)
+        self.drawn.append((torch.initial_seed(), mask))
         return {"loss": self.weight * mask.mean()}
 
 
-def drawn_masks(folder, seed):
+def draw(folder, seed):
     """Three steps; the generator is left elsewhere after each."""
     task = Masked()
 
@@ -157,35 +157,39 @@ def drawn_masks(folder, seed):
         torch.manual_seed(0)
 
     train(task, folder, plan={"seed": seed, "total_steps": 3}, after_step=[disturb])
-    return task.masks
+    return task.drawn
 
 
-def expected_mask(seed, step, rank):
-    torch.manual_seed(twin.step_seed(seed, step, rank))
-    return nn.functional.dropout(torch.ones(64), 0.5)
+def assert_drawn(drawn):
+    """All differ, and each is what its (seed, step, rank) draws by the formula.
+
+    The formula is written out a second time: another one would change the numbers of runs that people have made.
+    """
+    assert len(drawn) == len({tuple(mask.tolist()) for _, mask in drawn.values()}) == 6
+    for key, (seed, mask) in drawn.items():
+        assert seed == twin.step_seed(*key)
+        torch.manual_seed(seed)
+        assert torch.equal(mask, nn.functional.dropout(torch.ones(64), 0.5))
 
 
 def test_a_mask_is_a_function_of_the_seed_and_the_step(tmp_path):
-    """The formula is written out a second time: another one would change the numbers of runs that people have made."""
-    masks = {(seed, step): m for seed in (7, 8) for step, m in enumerate(drawn_masks(tmp_path / f"{seed}", seed))}
-    assert len(masks) == len({tuple(mask.tolist()) for mask in masks.values()}) == 6
-    assert all(torch.equal(mask, expected_mask(seed, step, 0)) for (seed, step), mask in masks.items())
+    drawn = {seed: draw(tmp_path / str(seed), seed) for seed in (7, 8)}
+    assert_drawn({(seed, step, 0): found for seed in drawn for step, found in enumerate(drawn[seed])})
 
 
-def save_masks(rank, port, folder):
+def save_drawn(rank, port, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    torch.save(drawn_masks(folder, seed=7), folder / f"{rank}.pt")
+    torch.save(draw(folder, seed=7), folder / f"{rank}.pt")
     Accelerator(cpu=True).end_training()
 
 
 @pytest.mark.slow
 def test_each_process_draws_masks_of_its_own(tmp_path, free_port):
-    spawn(save_masks, (free_port, tmp_path), nprocs=2)
-    masks = {(rank, step): m for rank in (0, 1) for step, m in enumerate(torch.load(tmp_path / f"{rank}.pt"))}
-    assert len(masks) == len({tuple(mask.tolist()) for mask in masks.values()}) == 6
-    assert all(torch.equal(mask, expected_mask(7, step, rank)) for (rank, step), mask in masks.items())
+    spawn(save_drawn, (free_port, tmp_path), nprocs=2)
+    drawn = {rank: torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)}
+    assert_drawn({(7, step, rank): found for rank in drawn for step, found in enumerate(drawn[rank])})
 
 
 @pytest.fixture
@@ -218,7 +222,7 @@ def test_speed_is_that_of_the_steps_since_the_last_flush(tmp_path, monkeypatch, 
     What a person sees and what trackers get are the lines that end a flush; trackers get figures of other steps too.
     """
     accelerator, progress, tracked = Accelerator(cpu=True), Watched(), []
-    monkeypatch.setattr(accelerator, "log", lambda figures, step: tracked.append({"step": step, **figures}))
+    monkeypatch.setattr(accelerator, "log", lambda figures, step: tracked.append((step, figures)))
     outcome = train(
         Proxies(),
         tmp_path,
@@ -233,7 +237,9 @@ def test_speed_is_that_of_the_steps_since_the_last_flush(tmp_path, monkeypatch, 
     found = {line["step"]: line["images_per_second"] for line in lines if "images_per_second" in line}
     assert found == {step: round(rate, 1) for step, rate in rates.items()}
     assert progress.updates == [(step + 1, (step + 1) / 5, lines[step]["loss"], rate) for step, rate in rates.items()]
-    assert tracked == [lines[step] for step in (2, 3, 5, 7, 9)] and tracked[0]["figure"] == 0.5
+    for step, figures in tracked:
+        assert {"step": step} | figures == lines[step] and "step" not in figures
+    assert [step for step, _ in tracked] == [2, 3, 5, 7, 9] and lines[2]["figure"] == 0.5
     assert outcome.steps == 10 and outcome.seconds == 55
     assert outcome.images_per_second == rates[7]  # the median of all but the first, which pays for warming up
 
