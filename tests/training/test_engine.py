@@ -158,3 +158,33 @@ def test_gradient_clipping_bounds_what_a_step_can_do(tmp_path):
         return (state["net.0.weight"] - start["net.0.weight"]).abs().max()
 
     assert moved(clipped) < 0.1 * moved(free)
+
+
+@pytest.mark.parametrize("bad_rate_at", [5, STEPS - 1])
+def test_an_update_that_breaks_the_weights_is_not_saved_and_named(tmp_path, bad_rate_at):
+    task = Toy()
+    plan = Plan(5, 6, STEPS_PER_EPOCH, STEPS, lambda step: float("inf") if step == bad_rate_at else 1e-2)
+    keeping = Keeping(tmp_path, checkpoint_every=2, log_every=1)
+    with pytest.raises(UserError, match=f"the update of step {bad_rate_at} .*not finite; the last good state is kept"):
+        fit(
+            task,
+            batch,
+            create_optimizer(task, name="sgd", lr=1.0, weight_decay=0.0),
+            plan=plan,
+            keeping=keeping,
+            accelerator=Accelerator(cpu=True),
+            autocast=nullcontext,
+            progress=ProgressReport("toy", None),
+        )
+    state = torch.load(tmp_path / "state" / "state.pt", weights_only=True)
+    assert state["step"] == bad_rate_at - 1
+    assert all(value.isfinite().all() for value in state["parts"]["task"].values())
+
+
+def test_numbers_that_are_not_finite_are_found_anywhere_in_a_state(tmp_path):
+    class Deep(nn.Module):
+        def state_dict(self, *arguments, **settings):
+            return {"list": [torch.ones(2), {"tuple": (torch.tensor([1.0, torch.nan]),)}], "count": torch.tensor(3)}
+
+    with pytest.raises(UserError, match="not finite"):
+        train(tmp_path, also={"deep": Deep()})
