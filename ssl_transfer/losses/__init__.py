@@ -3,14 +3,14 @@
 One convention serves one process and many: **the returned value is this process's share, and the sum over
 processes is the loss of the global batch.**
 
-* A relational loss takes the rows of the whole global batch and ``anchors``, the slice of rows whose terms
-  this process computes; its gradient reaches all rows. Gather with a gradient:
-  ``ssl_transfer.distributed.gather_rows``.
-* A feature or logit loss is a mean over rows. It takes this process's rows and ``rows``, the number of rows
-  of the global batch it divides by.
+* A relational loss takes the rows of the whole global batch, gathered with a gradient by
+  ``ssl_transfer.distributed.gather_rows``, and ``anchors``, the slice of rows whose terms this process computes.
+  Its gradient reaches all rows.
+* A feature or logit loss is a mean over rows. It takes the rows of this process, and ``rows``, the number of rows in
+  the global batch, to divide by.
 
-Without ``anchors`` or ``rows`` the rows given are the batch. DDP averages gradients: multiply the share by
-the number of processes before ``backward``.
+Without ``anchors`` or ``rows`` the rows that are given are the global batch. DDP averages gradients over processes:
+multiply the share by the number of processes before ``backward``.
 """
 
 from ssl_transfer.losses.features.attention_transfer import attention_transfer

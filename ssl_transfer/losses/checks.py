@@ -1,33 +1,24 @@
-"""What every loss asks of its inputs, said in one sentence when it is not so."""
+"""What every loss asks of its inputs; each complaint is one sentence in the user's words."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 
-def check_rows(student: Tensor, teacher: Tensor) -> None:
-    """Raise unless ``student`` and ``teacher`` are matrices, or batches of maps, with one row per image."""
+def check_pair(student: Tensor, teacher: Tensor) -> None:
+    """Refuse what are no matrices or feature maps of the same images, and rows that hold NaN or infinity.
+
+    A row that is not finite poisons every relational term, and a mask such as ``distance > 0`` can turn it into a loss
+    of zero. The sum of a tensor is not finite if one of its entries is not, so the good case costs one reduction and
+    one wait for the device per call.
+
+    Raises:
+        ValueError: the numbers of rows differ, or how many rows of which side are not finite.
+    """
     if student.ndim < 2 or teacher.ndim < 2 or len(student) != len(teacher):
         raise ValueError(
             f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have the same rows, "
             "one per image: pass both for the same batch."
         )
-
-
-def check_positive(**values: float | int) -> None:
-    """Raise unless every named value is a positive number."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value} must be a positive number.")
-
-
-def check_finite(student: Float[Tensor, "n ..."], teacher: Float[Tensor, "n ..."]) -> None:
-    """Raise if a row of ``student`` or ``teacher`` holds a NaN or an infinity.
-
-    A non-finite row poisons every relational term, and masks such as ``distance > 0`` can turn it into a loss
-    of zero. The sum of a tensor is non-finite if one of its entries is, so the good case is one reduction and
-    one wait for the device per call.
-    """
     if torch.isfinite(student.detach().sum(dtype=torch.float64) + teacher.detach().sum(dtype=torch.float64)):
         return
     for side, rows in (("student", student), ("teacher", teacher)):
@@ -39,7 +30,12 @@ def check_finite(student: Float[Tensor, "n ..."], teacher: Float[Tensor, "n ..."
             )
 
 
-def check_pair(student: Float[Tensor, "n ..."], teacher: Float[Tensor, "n ..."]) -> None:
-    """Raise unless ``student`` and ``teacher`` have the same rows and are finite."""
-    check_rows(student, teacher)
-    check_finite(student, teacher)
+def check_positive(**values: float | int) -> None:
+    """Refuse named values that are not positive.
+
+    Raises:
+        ValueError: which value is not.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value} must be a positive number.")

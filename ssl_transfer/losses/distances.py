@@ -1,10 +1,10 @@
-"""Euclidean distances between a tile of rows and all rows, and how a gradient comes back through them.
+"""Euclidean distances between a tile of rows and all rows, and the gradient through them.
 
-Distances come from one matmul, |a|^2 + |b|^2 - 2ab. That loses digits for two rows much closer to each other
-than to the origin, so pairs below ``CLOSE`` of their squared norms are computed again from their difference,
-in both directions: duplicates are at a distance of exactly zero, and near duplicates pull along the line
-between them. Such pairs are few in any batch that teaches something, and are taken ``CHUNK`` at a time in any
-other.
+Distances come from one matmul: |a - b|^2 = |a|^2 + |b|^2 - 2 a . b. That loses digits where two rows are much closer to
+each other than to the origin. So the squared distances that are smaller than ``CLOSE`` times the squared norms are
+computed again from the difference of the rows, and so is their part of the gradient: duplicates are at a distance of
+exactly zero, and near duplicates are pulled along the line between them. There are few such pairs in any batch that
+teaches something; where there are many, they are handled ``CHUNK`` at a time.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ CHUNK = 2**15
 
 
 class Points(NamedTuple):
-    """Rows ``x`` as given, and the factors of a matmul: ``left[i] @ right[j] = |x_i - x_j|^2``."""
+    """Rows ``x`` as given, and the two factors of a matmul: ``left[i] @ right[j]`` is |x_i - x_j|^2."""
 
     x: Float[Tensor, "n d"]
     centered: Float[Tensor, "n d"]
@@ -31,10 +31,10 @@ class Points(NamedTuple):
 
 
 def points_of(x: Float[Tensor, "n d"]) -> Points:
-    """Prepare the rows ``x``, float32 or float64, for ``distance_tile``.
+    """The rows ``x``, of float32 or float64, prepared for :func:`distance_tile`.
 
-    A common offset changes no distance but would cost the matmul its digits, so the mean row is subtracted. Its own
-    rounding is an offset too, and a small one.
+    The mean row is subtracted, since an offset that all rows share changes no distance but would cost the matmul its
+    digits. The rounding error of the mean is itself such an offset, and a small one.
     """
     centered = x - x.mean(dim=0)
     squares = centered.square().sum(dim=1)
@@ -46,7 +46,11 @@ def points_of(x: Float[Tensor, "n d"]) -> Points:
 def distance_tile(
     rows: slice, points: Points, out: Tensor | None = None
 ) -> tuple[Float[Tensor, "t n"], Int[Tensor, "p 2"]]:
-    """Distances of anchors ``rows`` to all rows and close pairs (row of tile, column) off the diagonal."""
+    """Distances of the anchors ``rows`` to all rows, and which pairs are close.
+
+    A close pair is given as (row of the tile, column); the pairs of an anchor with itself are not among them. The
+    distances are written to ``out`` if it is given.
+    """
     squared = torch.mm(points.left[rows], points.right.T, out=out)
     squared[:, rows].fill_diagonal_(torch.inf)
     close = _close_pairs(squared, points.squares[rows], points.squares)
@@ -69,7 +73,11 @@ def _chunks(close: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def divide_by_distance(x: Tensor, distance: Tensor, rows: slice, close: Tensor) -> Tensor:
-    """``x / distance`` in place of ``x``, and zero where the distance is; ``distance`` is spent."""
+    """``x / distance``, and zero where the distance is zero.
+
+    The result takes the place of ``x``, and ``distance`` is overwritten. ``rows`` and ``close`` are those that belong
+    to ``distance`` (see :func:`distance_tile`).
+    """
     distance[:, rows].fill_diagonal_(torch.inf)
     for i, j in _chunks(close):
         distance[i, j] = distance[i, j].masked_fill(distance[i, j] == 0, torch.inf)
@@ -77,11 +85,11 @@ def divide_by_distance(x: Tensor, distance: Tensor, rows: slice, close: Tensor) 
 
 
 class PairGradient:
-    """The gradient at all points of a sum over pairs, collected tile by tile.
+    """The gradient with respect to all rows of a sum of functions of their distances, accumulated tile by tile.
 
-    A pair whose term changes by ``spring * distance`` per unit of distance moves its ends by ``spring * (x_i
-    - x_j)`` and the opposite. Summed over a tile these are two matmuls; the column of ones in
-    ``points.right`` sums the springs.
+    If the derivative of a pair's term by the distance d of its rows is ``spring * d``, then the gradient is
+    ``spring * (x_i - x_j)`` for row i and the opposite for row j. Summed over a tile these are two matmuls, in which
+    the column of ones in ``points.right`` sums the springs.
     """
 
     def __init__(self, points: Points):
@@ -90,7 +98,10 @@ class PairGradient:
         self.close = torch.zeros_like(points.x)
 
     def add(self, rows: slice, springs: Tensor, close: Tensor, scale: Tensor | None = None) -> None:
-        """Add the pairs of a tile; ``springs`` is spent, and ``scale`` multiplies its rows."""
+        """Add the pairs of a tile, ``springs`` times ``scale``, which has one number for each row of the tile.
+
+        ``springs`` is overwritten. ``close`` are the close pairs of the tile.
+        """
         x, right = self.points.x, self.points.right
         scale = torch.ones_like(x[rows, 0]) if scale is None else scale
         for i, j in _chunks(close):
@@ -113,7 +124,7 @@ class PairGradient:
 
 
 def euclidean(rows: slice, x: Float[Tensor, "n d"]) -> Float[Tensor, "t n"]:
-    """Distances of the anchors ``rows`` to all rows of ``x``; the gradient at a distance of zero is zero."""
+    """Distances of the anchors ``rows`` to all rows of ``x``; where a distance is zero, so is its gradient."""
     return _Euclidean.apply(rows, x)
 
 

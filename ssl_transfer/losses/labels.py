@@ -1,4 +1,4 @@
-"""Losses of metric learning, which know the classes: pytorch-metric-learning's, by the names of recipes."""
+"""Losses of metric learning, which use labels: those of pytorch-metric-learning, by their names in recipes."""
 
 from pytorch_metric_learning import losses
 from torch import nn
@@ -9,9 +9,10 @@ _PROXIES = ("proxy_anchor", "normalized_softmax")  # these learn a vector for ea
 
 
 def label_loss(name: str, *, num_classes: int, embedding_dim: int, **arguments: float) -> nn.Module:
-    """The loss ``name`` of (embeddings, labels); its parameters, if it has any, are its proxies.
+    """The loss ``name``, a module of embeddings and labels; if it has parameters, they are a vector for each class.
 
-    Every one of them normalizes the embeddings. The value does not depend on the order of the rows.
+    ``arguments`` are those of the loss in ``ssl_transfer.catalog.label_losses``, by default as they are there. Every
+    loss brings the embeddings to length one, and none depends on the order of the rows.
 
     Raises:
         ValueError: there is no such loss, or it does not have such an argument.

@@ -16,7 +16,7 @@ def widen(x: Tensor) -> Tensor:
 
 
 def unit_rows(x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
-    """``x`` in float32 or wider with rows of length one; a row of zeros stays, and has a finite gradient."""
+    """``x`` in float32 or wider with rows of length one; a row of zeros stays zero and has a finite gradient."""
     x = widen(x)
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.where(length > 0, 1)
@@ -24,9 +24,9 @@ def unit_rows(x: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows d"]:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast and reduced-precision float32 matmuls (TF32, bfloat16) off inside the block.
+    """Multiply float32 matrices in float32 inside the block: no autocast, no TF32 or bfloat16.
 
-    A squared distance is a small difference of large numbers: with the 10 bits of TF32 it is noise.
+    A squared distance is a small difference of large numbers. With the 10 bits of TF32 it would be noise.
     """
     with products_in("ieee", GPU_MATMUL, CPU_MATMUL), torch.autocast(device.type, enabled=False):
         yield

@@ -1,9 +1,9 @@
-"""The walk over anchors that every relational loss shares.
+"""Sums over anchors, tile by tile.
 
-A relational loss is a sum over anchors (rows) of terms that look at all rows. ``anchors`` is the contiguous
-slice of rows whose terms this process computes; None is all of them. Anchors are walked in tiles, so memory
-is O(n d + tile n) and never n x n, and the sum of the results over processes with disjoint slices is the loss
-of the global batch.
+A relational loss is a sum with one term for each anchor, a row of the global batch, and a term compares its anchor with
+all rows. This module walks over the anchors in tiles of consecutive rows, so that a matrix of a tile by all rows is the
+largest that is ever held: memory is O(n d + tile n), never n x n. A process may sum over some of the anchors only;
+where every anchor belongs to exactly one process, the sum of their results is the loss of the global batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,15 +14,19 @@ from torch import Tensor
 
 from ssl_transfer.losses.precision import full_precision
 
-# Entries of one tile x n work matrix. On a CPU a few of them should stay in the cache; on a GPU they should
-# be large enough to hide the cost of a launch, and a dozen of them far below a gigabyte.
+# Entries of a matrix of one tile by all rows. A few such matrices should fit into the cache of a CPU. For a GPU they
+# should be large enough to hide the cost of a launch, and a dozen of them should stay far below a gigabyte.
 CPU_ENTRIES = 2**20
 GPU_ENTRIES = 2**23
 MINIMUM_ROWS = 64
 
 
 def anchor_range(anchors: slice | None, n: int) -> range:
-    """The rows of ``anchors`` as a range, all ``n`` of them for None."""
+    """The rows that ``anchors`` selects of a batch of ``n``; None selects all of them.
+
+    Raises:
+        ValueError: ``anchors`` has a step, or reaches beyond the batch.
+    """
     if anchors is None:
         return range(n)
     if anchors.step not in (None, 1):
@@ -35,13 +39,13 @@ def anchor_range(anchors: slice | None, n: int) -> range:
 
 
 def tile_rows(n: int, device: torch.device) -> int:
-    """How many anchors to take at a time against ``n`` columns."""
+    """The number of anchors in a tile if each is compared with ``n`` rows."""
     entries = CPU_ENTRIES if device.type == "cpu" else GPU_ENTRIES
     return max(MINIMUM_ROWS, entries // max(n, 1))
 
 
 def tiles(rows: range, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``size`` of the ``rows``."""
+    """``rows`` cut into consecutive slices of ``size`` rows, the last one shorter if need be."""
     for start in range(rows.start, rows.stop, size):
         yield slice(start, min(start + size, rows.stop))
 
@@ -49,10 +53,17 @@ def tiles(rows: range, size: int) -> Iterator[slice]:
 def sum_over_anchors(
     term: Callable[..., Tensor], anchors: slice | None, n: int, *inputs: Tensor, tile: int | None = None
 ) -> Tensor:
-    """Sum ``term(rows, *inputs)`` over tiles of anchors, with gradients to every input that asks for one.
+    """The sum of the terms of ``anchors``, with gradients to those ``inputs`` that require one.
 
-    ``term`` is a plain differentiable function of the slice of anchors and the inputs; it is differentiated
-    tile by tile during the forward pass, so that no tile's graph outlives it.
+    ``term(rows, *inputs)`` computes the sum of the terms of the anchors in the slice ``rows`` by ordinary
+    differentiable operations. It is called once for each tile, in full precision, and differentiated at once: the
+    gradients are accumulated during the forward pass, and the graph of one tile is freed before the next is built.
+    ``n`` is the number of rows in the batch. ``tile`` is the number of anchors in a tile, by default as many as
+    :func:`tile_rows` allows for terms that look at ``n`` rows.
+
+    Raises:
+        ValueError: ``anchors`` is no contiguous part of the batch.
+        RuntimeError: in a backward pass through the gradient, as second derivatives are not available.
     """
     size = tile if tile is not None else tile_rows(n, inputs[0].device)
     return _SumOverAnchors.apply(term, list(tiles(anchor_range(anchors, n), size)), *inputs)
@@ -88,9 +99,13 @@ class _SumOverAnchors(torch.autograd.Function):
 
 
 def scaled_once(gradient: Tensor, upstream: Tensor, source: Tensor) -> Tensor:
-    """``gradient * upstream``, and an error if it is differentiated again by its ``source``.
+    """``gradient * upstream``, a gradient with respect to ``source`` that cannot be differentiated again.
 
-    The gradient was worked out ahead, so a second derivative through it would lack terms without a word.
+    Since ``gradient`` was computed in the forward pass, autograd does not know how it depends on ``source``. A second
+    derivative would silently lack those terms, so it raises an error.
+
+    Raises:
+        RuntimeError: in a backward pass through the result.
     """
     result = gradient * upstream
     return _Refusal.apply(result, source) if torch.is_grad_enabled() else result

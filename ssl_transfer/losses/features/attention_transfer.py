@@ -18,8 +18,12 @@ def attention_transfer(
 
         a = normalize( mean_c F_c^2 ), flat        L = mean( (a^s - a^t)^2 )
 
-    The larger map is averaged down to the size of the smaller; channels need not agree. The authors of
-    the relaxed contrastive loss sum it over maps.
+    The larger map is averaged down to the size of the smaller one, and the numbers of channels may differ. ``rows`` is
+    the number of rows of the global batch, if these are a part of it. The code of Kim et al., CVPR 2021, sums the loss
+    over several maps.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite.
     """
     check_pair(student, teacher)
     teacher = teacher.detach()

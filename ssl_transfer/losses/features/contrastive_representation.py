@@ -15,22 +15,31 @@ EPSILON = 1e-7
 
 
 class ContrastiveRepresentation(nn.Module):
-    """Tell the teacher's embedding of an image from those of other images, by the student's, and the reverse.
+    """Recognize the teacher's embedding of an image among those of other images, by the student's, and the reverse.
 
-    Embeddings z are linear, of length one; M^t and M^s remember one for each image of the data set. With K
-    negatives and p(z, m) = exp(z . m / T) / Z, for row i showing image y:
+    CRD (Tian et al., ICLR 2020). Embeddings z are linear in the features and have length one; both are trained. The
+    memories M^t and M^s hold one embedding for each of the N images of the data set. With K negatives and
+    p(z, m) = exp(z . m / T) / Z, for a row i that shows image y:
 
         h(p) = p / (p + K/N)
-        L = -(1/n) sum_i [ log h(p(z^s_i, M^t_y)) + sum_k log(1 - h(p(z^s_i, M^t_k))) ] - the same, s and t
-        exchanged
+        L = -(1/n) sum_i [ log h(p(z^s_i, M^t_y)) + sum_k log(1 - h(p(z^s_i, M^t_k))) ]
+            - the same with s and t exchanged
 
-    Z is set once, in the first call, to N times the mean of exp(z . m / T). After the terms, the memory of
-    every image in the batch becomes normalize(momentum M_y + (1 - momentum) z), with z the mean over the
-    views of the image.
+    Z is set in the first call, to N times the mean of exp(z . m / T), and kept. After the loss is computed, the memory
+    of every image in the batch becomes normalize(momentum M_y + (1 - momentum) z), where z is the mean over the views
+    of the image.
 
-    Give it the features of the global batch, ``anchors`` for the rows whose terms this process computes, and
-    the same ``negatives`` on all processes: then memories stay equal, and the sum over processes is the loss
-    of the batch. The embeddings of both sides are trained.
+    Args:
+        student_width: the student's number of features.
+        teacher_width: the teacher's number of features.
+        size: N, the number of images in the data set.
+        width: of the embeddings.
+        temperature: T.
+        momentum: the share of the old embedding that a memory keeps.
+        generator: draws the first memories; torch's own if None.
+
+    Raises:
+        ValueError: ``size``, ``width`` or ``temperature`` is not positive.
     """
 
     memory_student: Tensor
@@ -68,10 +77,16 @@ class ContrastiveRepresentation(nn.Module):
         *,
         anchors: slice | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of the anchors against the memory, which is then updated with all rows.
+        """The loss of the anchors; afterwards the memories are updated with all rows.
 
-        ``image`` is the place of each row in the data set; ``negatives`` are places of other images,
-        drawn uniformly from all of them as the authors do.
+        Rows are those of the global batch. ``image`` is the place of each row's image in the data set, and
+        ``negatives`` are the places that it is contrasted with, the same on all processes (see
+        :func:`draw_negatives`). ``anchors`` are the rows whose terms this process computes, by default all. So the
+        memories stay equal on all processes, and the sum over processes is the loss of the batch.
+
+        Raises:
+            ValueError: student and teacher have different rows, or rows that are not finite; or ``anchors`` is no
+                contiguous part of the batch.
         """
         check_pair(student, teacher)
         with full_precision(student.device):

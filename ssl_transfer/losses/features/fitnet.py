@@ -13,8 +13,9 @@ class FitNet(nn.Module):
 
         L = mean( (W F^s - F^t)^2 )
 
-    The larger map is averaged down to the size of the smaller. The convolution has no bias and starts in
-    U(-0.005, 0.005), as in the code of Kim et al., CVPR 2021, which sums the loss over maps.
+    The hint loss of Romero et al., ICLR 2015. The larger map is averaged down to the size of the smaller one. The
+    convolution has no bias and starts in U(-0.005, 0.005), as in the code of Kim et al., CVPR 2021, which sums the loss
+    over several maps.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int):
@@ -29,7 +30,11 @@ class FitNet(nn.Module):
         *,
         rows: int | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of these rows; ``rows`` is the number of rows of the global batch."""
+        """The loss of these rows; ``rows`` is the number of rows of the global batch, if these are a part of it.
+
+        Raises:
+            ValueError: student and teacher have different rows, or rows that are not finite.
+        """
         check_pair(student, teacher)
         teacher = teacher.detach()
         guess, hint = self.regressor(shrink(student, teacher)), shrink(teacher, student)

@@ -1,4 +1,4 @@
-"""What the losses of feature maps share."""
+"""What the losses that compare feature maps have in common."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,5 +12,5 @@ def shrink(x: Float[Tensor, "n c h w"], like: Float[Tensor, "n c_other h_other w
 
 
 def share_of_mean(x: Float[Tensor, "n *rest"], rows: int | None) -> Float[Tensor, ""]:
-    """This process's share of the mean of ``x`` over a global batch of ``rows`` rows; None: these are all rows."""
+    """This process's share of the mean of ``x`` over a global batch of ``rows`` rows, or over these if it is None."""
     return x.mean() if rows is None else x.sum() / (rows * x[0].numel())

@@ -14,11 +14,16 @@ def soft_targets(
     temperature: float = 4.0,
     rows: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Compare softened class probabilities (Hinton et al., 2015); rows are logits.
+    """Compare the class probabilities of softened logits (Hinton et al., 2015).
 
         L = T^2 (1/n) sum_i KL( softmax(t_i / T) | softmax(s_i / T) )
 
-    The factor T^2 keeps the size of the gradient when the temperature changes.
+    The factor T^2 keeps the size of the gradient when the ``temperature`` T changes. ``rows`` is the number of rows of
+    the global batch, if these are a part of it.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; or the temperature is not
+            positive.
     """
     check_pair(student, teacher)
     check_positive(temperature=temperature)

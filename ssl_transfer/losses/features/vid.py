@@ -12,6 +12,7 @@ from ssl_transfer.losses.features.maps import share_of_mean, shrink
 from ssl_transfer.losses.precision import widen
 
 EPSILON = 1e-5  # the smallest variance
+INITIAL_VARIANCE = 5.0  # as in the authors' code
 
 
 class VID(nn.Module):
@@ -19,11 +20,12 @@ class VID(nn.Module):
 
         L = mean( (F^t - m(F^s))^2 / v + log v ) / 2        v = softplus(p) + 1e-5, one per teacher channel
 
-    m is 1x1 convolution, ReLU, 1x1 convolution, ReLU, 1x1 convolution, without biases; the larger map is
-    averaged down to the size of the smaller. Variances start at 5, as in the authors' code.
+    Variational information distillation (Ahn et al., CVPR 2019). m is a 1x1 convolution, ReLU, a 1x1 convolution, ReLU
+    and a 1x1 convolution, without biases. The larger map is averaged down to the size of the smaller one. Variances
+    start at 5.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, *, initial_variance: float = 5.0):
+    def __init__(self, student_channels: int, teacher_channels: int):
         super().__init__()
         self.mean = nn.Sequential(
             nn.Conv2d(student_channels, teacher_channels, 1, bias=False),
@@ -32,7 +34,7 @@ class VID(nn.Module):
             nn.ReLU(),
             nn.Conv2d(teacher_channels, teacher_channels, 1, bias=False),
         )
-        start = math.log(math.expm1(initial_variance - EPSILON))
+        start = math.log(math.expm1(INITIAL_VARIANCE - EPSILON))
         self.raw_variance = nn.Parameter(torch.full((teacher_channels,), start))
 
     def forward(
@@ -42,7 +44,11 @@ class VID(nn.Module):
         *,
         rows: int | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of these rows; ``rows`` is the number of rows of the global batch."""
+        """The loss of these rows; ``rows`` is the number of rows of the global batch, if these are a part of it.
+
+        Raises:
+            ValueError: student and teacher have different rows, or rows that are not finite.
+        """
         check_pair(student, teacher)
         teacher = teacher.detach()
         error = widen(shrink(teacher, student)) - widen(self.mean(shrink(student, teacher)))

@@ -1,4 +1,4 @@
-"""How alike two images are to the teacher, for relaxed contrastive and relaxed multi-similarity."""
+"""How similar two images are to the teacher: the relaxed labels of relaxed contrastive and multi-similarity loss."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from ssl_transfer.losses.relational.contextual import Contextual
 from ssl_transfer.losses.relational.gaussian import Gaussian
 
-# ``tile(rows, out=None)`` gives the affinities of a tile of anchors to all rows, one on the diagonal.
+# ``tile(rows, out=None)`` gives the affinities of a tile of anchors to all rows; that of a row to itself is one.
 Affinity = Gaussian | Contextual
 AffinityName = Literal["gaussian", "contextual"]
 
@@ -20,7 +20,11 @@ def make_affinity(
     neighbors: int,
     image: Int[Tensor, " n"] | None,
 ) -> Affinity:
-    """The affinity of that ``name``; ``neighbors`` and ``image`` are for the contextual one."""
+    """The affinity that is named; ``neighbors`` and ``image`` are for the contextual one.
+
+    Raises:
+        ValueError: there is no affinity of that name, or ``neighbors`` is below 2 or above the number of rows.
+    """
     if name == "gaussian":
         return Gaussian(teacher, sigma)
     if name == "contextual":

@@ -1,16 +1,15 @@
-"""Contextual affinity of STML (Kim et al., CVPR 2022): rows are alike if their reciprocal neighbors are.
+"""Contextual affinity of STML (Kim et al., CVPR 2022): two rows are similar if their reciprocal neighbors are the same.
 
-With N(i) the k most affine rows of i (itself and the views of its image first), and R(i) those j of N(i) with
-i in N(j):
+N(i) are the k rows of the largest Gaussian affinity to row i, itself and the other views of its image first, and R(i)
+those j of N(i) for which i is in N(j):
 
     overlap_ij = |R(i) and R(j)| / |R(i)|  for j in R(i), else 0
     half_ij    = mean of overlap_hj over the first k/2 rows h of N(i)
     w_ij       = (gaussian_ij + (half_ij + half_ji) / 2) / 2
 
-as in the authors' code (tjddus9597/STML-CVPR22, ``RC_STML``), which also divides the loss by n (n - 1)
-instead of n; here the affinity does not change how the loss is averaged. ``overlap`` has k entries a row and
-``half`` k * k/2, kept as lists; only tiles are dense. Finding neighbors takes a pass over all rows on every
-process.
+This is the affinity of the authors' code (tjddus9597/STML-CVPR22, ``RC_STML``). That code also divides the loss by
+n (n - 1) instead of n; here the affinity does not change how the loss is averaged. ``overlap`` has k entries in a row
+and ``half`` k * k/2; both are kept as lists, and only tiles are dense. Every process finds the neighbors of all rows.
 """
 
 import torch
@@ -23,7 +22,13 @@ from ssl_transfer.losses.tiles import tile_rows, tiles
 
 
 class Contextual:
-    """Mean of the Gaussian and the contextual affinity; ``image`` says which rows are views of one image."""
+    """The mean of the Gaussian and the contextual affinity.
+
+    ``neighbors`` is k, and rows of the same ``image`` are views of one image.
+
+    Raises:
+        ValueError: ``neighbors`` is below 2 or above the number of rows.
+    """
 
     def __init__(self, gaussian: Gaussian, neighbors: int, image: Int[Tensor, " n"] | None):
         n = len(gaussian.right)

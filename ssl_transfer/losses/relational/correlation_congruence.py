@@ -21,11 +21,16 @@ def correlation_congruence(
 ) -> Float[Tensor, ""]:
     """Compare the correlations of all pairs under a Gaussian kernel (Peng et al., ICCV 2019).
 
-        k(x, y) = sum_{p=0}^{order} exp(-2 gamma) (2 gamma)^p / p! (x . y)^p  ~  exp(-gamma |x - y|^2), rows
-        of length one L = (1/n^2) sum_ij ( k(s_i, s_j) - k(t_i, t_j) )^2
+        k(x, y) = sum_{p=0}^{order} exp(-2 gamma) (2 gamma)^p / p! (x . y)^p  ~  exp(-gamma |x - y|^2)
+        L = (1/n^2) sum_ij ( k(s_i, s_j) - k(t_i, t_j) )^2,   rows of length one
 
-    This is the paper's form. The one in RepDistiller multiplies |s - t| of neighboring rows of the batch, so
-    it depends on their order and needs embeddings of the same width.
+    This is the paper's form. RepDistiller's multiplies the differences s - t of rows that follow each other in the
+    batch, so it depends on their order and needs embeddings of the same width. ``anchors`` are the rows i whose terms
+    this process computes, by default all.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; ``gamma`` or ``order`` is not
+            positive; or ``anchors`` is no contiguous part of the batch.
     """
     check_pair(student, teacher)
     check_positive(gamma=gamma, order=order)

@@ -21,13 +21,18 @@ def dark_rank(
 ) -> Float[Tensor, ""]:
     """Make the order of the teacher's nearest neighbors likely under the student (Chen et al., hard form).
 
-    With score_ij = -alpha |s_i - s_j|^beta of rows of length one and j_1 .. j_length the teacher's nearest
-    rows of i:
+    With score_ij = -alpha |s_i - s_j|^beta, rows of length one, and j_1 to j_length the rows that are nearest to row i
+    for the teacher:
 
         L = -(1/n) sum_i sum_m [ score_{i j_m} - log sum_{m' >= m} exp score_{i j_m'} ]
 
-    The ranking term alone; the authors add a triplet loss on labels. Ties of the teacher are ranked in any
-    order.
+    This is the ranking term alone, to which the authors add a triplet loss on labels. Rows that are equally near for
+    the teacher are ranked in any order. ``anchors`` are the rows i whose terms this process computes, by default all.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; ``alpha`` or ``length`` is not
+            positive, ``beta`` is below 1 or ``length`` is not below the number of rows; or ``anchors`` is no contiguous
+            part of the batch.
     """
     check_pair(student, teacher)
     check_positive(alpha=alpha, length=length)

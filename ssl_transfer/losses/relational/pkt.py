@@ -17,12 +17,17 @@ def pkt(
     *,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
-    """Compare how likely each row finds every other, by cosine similarity (Passalis and Tefas, ECCV 2018).
+    """Compare the probabilities that each row picks every other, by cosine similarity (Passalis and Tefas, ECCV 2018).
 
         p_ij = (cos_ij + 1) / sum_k (cos_ik + 1)
         L = (1/n^2) sum_ij p^t_ij log( (p^t_ij + 1e-7) / (p^s_ij + 1e-7) )
 
-    A mean over n^2 small numbers, near 1e-4: with an optimizer that feels the scale of a loss, weigh it up.
+    The mean over n^2 small numbers is near 1e-4: give it a large weight with an optimizer to which the scale of a loss
+    matters. ``anchors`` are the rows i whose terms this process computes, by default all.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; or ``anchors`` is no
+            contiguous part of the batch.
     """
     check_pair(student, teacher)
     n = len(student)

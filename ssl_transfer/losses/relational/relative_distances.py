@@ -1,7 +1,7 @@
-"""Losses of relative distances d_ij = |s_i - s_j| / mean_k |s_i - s_k| and of teacher affinities.
+"""Losses that compare relative distances d_ij = |s_i - s_j| / mean_k |s_i - s_k| with affinities of the teacher.
 
-The mean runs over all n rows, the zero self-distance included, and the gradient flows through it. So the loss
-does not change when the student is translated, rotated or scaled.
+The mean is over all n rows, including the distance of zero from a row to itself, and the gradient flows through it. So
+the loss does not change when the student's embeddings are translated, rotated or scaled.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from ssl_transfer.losses.precision import full_precision, widen
 from ssl_transfer.losses.relational.affinity import Affinity
 from ssl_transfer.losses.tiles import anchor_range, scaled_once, tile_rows, tiles
 
-# terms(d, w, rows, *parameters) -> (sum of the anchors' terms, their derivative by d up to the factor ``slope``). The
-# tiles d and w are t x n, and w may be overwritten. Entry (i, rows.start + i) is the anchor itself: d = 0 and w = 1.
+# terms(d, w, rows, *parameters) -> (the sum of the anchors' terms, its derivative with respect to d divided by
+# ``slope``). The tiles d and w are t x n, and w may be overwritten. Entry (i, rows.start + i) is the pair of an anchor
+# with itself: d = 0 and w = 1.
 AnchorTerms = Callable[..., tuple[Tensor, Tensor]]
 
 
@@ -29,13 +30,20 @@ def relative_loss(
     *,
     slope: float = 1.0,
 ) -> Tensor:
-    """(1/n) times the sum of ``terms`` over the ``anchors``, with its gradient to all rows of ``student``."""
+    """1/n times the sum of ``terms`` over the ``anchors``, with a gradient to all rows of ``student``.
+
+    ``parameters`` are handed on to ``terms``, and the derivatives that it returns are multiplied by ``slope``.
+
+    Raises:
+        ValueError: ``anchors`` is no contiguous part of the batch.
+        RuntimeError: in a backward pass through the gradient, as second derivatives are not available.
+    """
     rows = anchor_range(anchors, len(student))
     return _RelativeLoss.apply(widen(student), affinity, terms, parameters, rows, slope)
 
 
 class _RelativeLoss(torch.autograd.Function):
-    """Works out the gradient while it walks, since then nothing of a tile need be kept; backward scales it."""
+    """Computes the gradient in the forward pass, so that nothing of a tile is kept; backward scales it."""
 
     @staticmethod
     def forward(
@@ -73,9 +81,10 @@ class _RelativeLoss(torch.autograd.Function):
 def _relative_terms(
     d: Tensor, w: Tensor, rows: slice, terms: AnchorTerms, parameters: tuple
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Make ``d`` relative, in place; return the value, its derivative by distance without 1 / mean, and 1 / mean.
+    """The value, its derivative with respect to the distances but for the factor 1 / mean, and 1 / mean.
 
-    With g = dL/dd of the relative distances, that by the distances is (g_ij - mean_k g_ik d_ik) / mean_i.
+    If g is the derivative with respect to the relative distances, then that with respect to the distances is
+    (g_ij - mean_k g_ik d_ik) / mean_i. ``d`` is made relative in place.
     """
     mean = d.mean(dim=1)
     inverse = torch.where(mean > torch.finfo(d.dtype).tiny, 1 / mean, 0)

@@ -20,15 +20,20 @@ def relaxed_contrastive(
     image: Int[Tensor, " n"] | None = None,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
-    """Pull and push every pair of student rows by how alike the teacher finds them (Kim et al., CVPR 2021).
+    """Pull and push every pair of student rows according to the teacher's affinity (Kim et al., CVPR 2021).
 
         w_ij = exp(-|t_i - t_j|^2 / sigma)      d_ij = |s_i - s_j| / mean_k |s_i - s_k|
         L = (1/n) sum_i sum_j [ w_ij d_ij^2 + (1 - w_ij) relu(delta - d_ij)^2 ]
 
-    Rows are the global batch, all views; teacher rows are brought to length one here and never receive a
-    gradient, student rows are used as they are. With ``anchors`` the value is this process's share: the sum
-    over processes is L. ``affinity="contextual"`` averages w with the overlap of the ``neighbors`` (STML),
-    where rows of the same ``image`` are neighbors of each other.
+    Rows are those of the global batch, with all views. Teacher rows are brought to length one here and never receive a
+    gradient; student rows are used as they are. ``affinity="contextual"`` averages w with the overlap of the
+    ``neighbors`` of two rows (STML), and takes rows of the same ``image`` as neighbors of each other. ``anchors`` are
+    the rows i whose terms this process computes, by default all: the sum over processes is L.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; ``sigma`` or ``delta`` is not
+            positive, there is no such ``affinity`` or ``neighbors`` is below 2 or above the number of rows; or
+            ``anchors`` is no contiguous part of the batch.
     """
     check_pair(student, teacher)
     check_positive(sigma=sigma, delta=delta)

@@ -21,14 +21,19 @@ def relaxed_multi_similarity(
     neighbors: int = 10,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
-    """Weigh an anchor's hardest positives and negatives most, by relaxed labels (Kim et al., CVPR 2021).
+    """Pull and push pairs by relaxed labels, the hardest positives and negatives most (code of Kim et al., CVPR 2021).
 
         L = (1/n) sum_i [ (1/alpha) log(1 + sum_j w_ij exp(alpha d_ij))
                         + (1/beta)  log(1 + sum_j (1 - w_ij) exp(beta (delta - d_ij))) ],   j != i
 
-    with w and d of ``relaxed_contrastive``, and w_ij = 1 where rows i and j are views of the same ``image``,
-    any integer per row. The authors' code raises a NameError; this is their formula with the name read as the
-    student.
+    with w and d of :func:`relaxed_contrastive`, and w_ij = 1 where rows i and j are views of the same ``image``, an
+    integer for each row. The authors' code stops with a NameError; this is their formula with the undefined name read
+    as the student. ``anchors`` are the rows i whose terms this process computes, by default all.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; ``image`` has another number
+            of them; ``sigma``, ``delta``, ``alpha`` or ``beta`` is not positive, there is no such ``affinity`` or
+            ``neighbors`` is below 2 or above the number of rows; or ``anchors`` is no contiguous part of the batch.
     """
     check_pair(student, teacher)
     check_positive(sigma=sigma, delta=delta, alpha=alpha, beta=beta)

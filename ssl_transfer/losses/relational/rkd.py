@@ -21,8 +21,13 @@ def rkd_distance(
 
         L = (1/n^2) sum_ij huber( |s_i - s_j| / mean |s| - |t_i - t_j| / mean |t| )
 
-    The mean runs over the n (n - 1) pairs of different rows and carries gradient. Every process works out
-    both means over all rows, one pass that does not shrink with the number of processes; the terms do.
+    Each mean is over the n (n - 1) pairs of different rows, and the gradient flows through that of the student. Every
+    process computes both means over all rows; only the terms are divided among processes, by ``anchors``, the rows i
+    whose terms this process computes.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; or ``anchors`` is no
+            contiguous part of the batch.
     """
     check_pair(student, teacher)
     n = len(student)
@@ -44,13 +49,17 @@ def rkd(
     angle_weight: float,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
-    """The weighted sum of :func:`rkd_distance` and :func:`rkd_angle`."""
+    """The weighted sum of :func:`rkd_distance` and :func:`rkd_angle`.
+
+    Raises:
+        ValueError: as either of them does.
+    """
     by_distance = rkd_distance(student, teacher, anchors=anchors)
     return distance_weight * by_distance + angle_weight * rkd_angle(student, teacher, anchors=anchors)
 
 
 def mean_distance(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    """The mean distance of two different rows, or one if all rows are the same."""
+    """The mean distance between two different rows, or one if all rows are equal."""
     n = len(x)
     total = sum_over_anchors(lambda rows, x: euclidean(rows, x).sum(), None, n, x)
     return (total / max(n * (n - 1), 1)).where(total > 0, 1)
@@ -66,7 +75,12 @@ def rkd_angle(
 
         L = (1/n^3) sum_ijk huber( cos(s_j - s_i, s_k - s_i) - cos(t_j - t_i, t_k - t_i) )
 
-    Anchors are the vertices i. Takes O(n^3 d) operations, and O(n^2) memory whatever the number of anchors.
+    Takes O(n^3 d) operations, and O(n^2) memory whatever the number of anchors. ``anchors`` are the vertices i whose
+    terms this process computes, by default all.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; or ``anchors`` is no
+            contiguous part of the batch.
     """
     check_pair(student, teacher)
     n = len(student)

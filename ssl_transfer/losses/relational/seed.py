@@ -18,16 +18,19 @@ def seed(
     teacher_temperature: float = 0.01,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
-    """Make student rows as similar to a queue of teacher rows as teacher rows are (Fang et al., ICLR 2021).
+    """Make student rows as similar to a queue of teacher rows as the teacher's own rows are (Fang et al., ICLR 2021).
 
-    The candidates c_i0 .. c_ik of row i are its own teacher row and the queue, all of length one:
+    The candidates c of row i are its own teacher row and the rows of the queue, all of length one:
 
-        L = -(1/n) sum_i sum_c softmax_c(t_i . c / teacher_temperature) log softmax_c(s_i . c /
-        student_temperature)
+        L = -(1/n) sum_i sum_c softmax_c(t_i . c / teacher_temperature) log softmax_c(s_i . c / student_temperature)
 
-    The queue holds teacher rows of earlier steps and gets no gradient; the caller pushes ``teacher`` into it
-    after the step. Student and teacher must have the same width. Rows do not interact, so ``anchors`` only
-    shares the work out.
+    The ``queue`` holds teacher rows of earlier steps and receives no gradient; the caller pushes ``teacher`` into it
+    after the step. Student, teacher and queue have the same width. ``anchors`` are the rows i whose terms this process
+    computes, by default all; the other rows do not enter these terms.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; a temperature is not positive;
+            the widths differ; or ``anchors`` is no contiguous part of the batch.
     """
     check_pair(student, teacher)
     check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)

@@ -18,7 +18,12 @@ def similarity_preserving(
 
         L = (1/n^2) sum_i | normalize(s_i . s_1 .. s_i . s_n) - normalize(t_i . t_1 .. t_i . t_n) |^2
 
-    Feature maps are flattened to rows by the caller.
+    The caller flattens feature maps to rows. ``anchors`` are the rows i whose terms this process computes, by default
+    all.
+
+    Raises:
+        ValueError: student and teacher have different rows, or rows that are not finite; or ``anchors`` is no
+            contiguous part of the batch.
     """
     check_pair(student, teacher)
     n = len(student)
