@@ -53,14 +53,13 @@ def places(tensors: Mapping[str, Tensor], backbone: Backbone, stem: str) -> tupl
                 nearest = rank, prefix, error
             continue
         used = frozenset(prefix + name for name in fitting.used)
-        if len(prefix) >= len(
-            found[used].prefix if used in found else ""
-        ):  # the same weights: the name nearest to them
+        if used not in found or len(prefix) > len(found[used].prefix):  # the longest name of the same weights
             found[used] = Place(prefix, Fit(fitting.state, used, fitting.resized))
     if found or nearest is None:
         return list(found.values()), None
     _, prefix, misfit = nearest
-    return [], Misfit(f"{_below(prefix)}{misfit}", misfit.matched)
+    where = f"(below {prefix.removesuffix('.')}) " if prefix else ""
+    return [], Misfit(f"{where}{misfit}", misfit.matched)
 
 
 def prefixes(name: str) -> Iterable[str]:
@@ -85,12 +84,3 @@ def choose(found: list[Place]) -> Place:
             f"and {names[-1]}: write prefix: {names[0]}, or another of these, for the one to take"
         )
     return chosen
-
-
-def shown(prefix: str) -> str:
-    """A prefix as a person reads and writes it."""
-    return prefix.removesuffix(".") or "the top"
-
-
-def _below(prefix: str) -> str:
-    return f"(below {shown(prefix)}) " if prefix else ""
