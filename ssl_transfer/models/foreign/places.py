@@ -41,14 +41,15 @@ def places(tensors: Mapping[str, Tensor], backbone: Backbone, stem: str) -> tupl
     count = len(needed(backbone.network))
     fewest = min(count // 2, max(map(len, below.values()), default=0))
     found: dict[frozenset[str], Place] = {}
-    nearest: tuple[tuple[int, int, int], str, Misfit] | None = None
+    nearest: tuple[tuple[int, bool, int, int], str, Misfit] | None = None
     for prefix, given in below.items():
         if len(given) < fewest:
             continue
         try:
             fitting = fit(backbone, given, stem)
         except Misfit as error:
-            rank = (error.matched, -abs(len(given) - count), len(prefix))
+            begins = any(tensor.ndim == 4 and tensor.shape[1] == len(backbone.mean) for tensor in given.values())
+            rank = (error.matched, begins, -abs(len(given) - count), len(prefix))  # a part of a network lacks its stem
             if nearest is None or rank > nearest[0]:
                 nearest = rank, prefix, error
             continue
