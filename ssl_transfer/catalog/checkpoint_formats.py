@@ -15,6 +15,8 @@ UNNORMALIZED: dict[str, Any] = {
     "std": (1.0, 1.0, 1.0),
 }  # ToTensor() is the tool's last transform
 
+CIFAR_CONTAINERS = ("state_dict.", "model_state_dict.", "model.", "net.", "")  # of the many programs with their names
+
 
 @dataclass(frozen=True)
 class Format:
@@ -140,9 +142,22 @@ FORMATS = (
     # HobbitLong/RepDistiller: train_teacher.py saves {epoch, model, best_acc, optimizer} and at the end {opt, model}
     Format("repdistiller", ("",), beside=("fc.", "conv1."), lacks=("layer4.",), containers=("model.",)),
     # akamaster/pytorch_resnet_cifar10: resnet.py; trainer.py saves {state_dict, best_prec1}
-    Format("akamaster", ("",), beside=("conv1.", "layer3.", "linear."), lacks=("layer4.",), adapt="zeros_around"),
-    # D-X-Y/ResNeXt-DenseNet and what comes of it, such as he-y/soft-filter-pruning: models/resnet.py
-    Format("resnext-densenet", ("",), beside=("conv_1_3x3.", "stage_3."), adapt="zeros_behind"),
+    Format(
+        "akamaster",
+        ("",),
+        beside=("conv1.", "layer3.", "linear."),
+        lacks=("layer4.",),
+        containers=CIFAR_CONTAINERS,
+        adapt="zeros_around",
+    ),
+    # D-X-Y/ResNeXt-DenseNet, in its early history, and the programs that took their CifarResNet from there
+    Format(
+        "resnext-densenet",
+        ("",),
+        beside=("conv_1_3x3.", "stage_3."),
+        containers=CIFAR_CONTAINERS,
+        adapt="zeros_behind",
+    ),
     # Lightning modules and other programs that hold a network beside a head of their own
     Format("wrapped"),
     # A network on its own, as torchvision, timm and most programs save it

@@ -19,6 +19,7 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ssl_transfer.catalog.checkpoint_formats import FORMATS, by_name
@@ -706,12 +707,27 @@ def test_where_the_zeros_of_shortcuts_without_weights_stand_is_asked_for(around,
     assert report.assumed == (f"zeros {'on both sides of' if around else 'behind'} the channels in shortcuts",)
 
 
+@pytest.mark.parametrize("name", ["akamaster", "resnext_densenet", "repdistiller"])
+def test_the_order_of_a_cifar_resnets_weights_does_not_matter(name, tmp_path):
+    """Safetensors sorts them."""
+    case = CASES[name][1]()
+    weights = case.content.get("state_dict") or case.content["model"]
+    save_file({name.removeprefix("module."): weights[name] for name in weights}, tmp_path / "x.safetensors")
+    model, report = load_foreign(tmp_path / "x.safetensors", backbone=case.backbone, **case.options)
+    assert_same_features(model.backbone.network, case.features, 32)
+    assert all(name.startswith(("linear.", "classifier.", "fc.")) for name in report.left_over)
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ("cifar_resnet32", r"4 more of shape \(16, 16, 3, 3\) as stages\.0\.4\.conv2\.weight, 4 more of"),
+        ("cifar_resnet32", r"this network has 4 more of shape \(16, 16, 3, 3\) as stages\.0\.4\.conv2\.weight"),
         ("cifar_resnet14", r"the checkpoint has 2 more of shape \(16, 16, 3, 3\) as layer1\.2\.conv2\.weight"),
         ("cifar_wrn16_1", r"this network has 1 more of shape \(32, 16, 1, 1\) as stages\.1\.0\.shortcut\.weight"),
+        (
+            "cifar_vgg8",
+            r"the checkpoint has 1 more of shape \(16, 3, 3, 3\) as conv1\.weight, 6 more of shape \(16, 16, 3, 3\) as",
+        ),
     ],
 )
 def test_which_layers_differ_is_said_of_cifar_networks(asked, words, tmp_path):

@@ -150,10 +150,10 @@ def test_a_prefix_can_be_written_without_its_beginning(network, weights, tmp_pat
 @pytest.mark.parametrize(
     ("prefix", "words"),
     [
-        ("encoder", r"no names that begin in prefix 'encoder': its names begin with state_dict, ema"),
+        ("encoder", r"has nothing below prefix 'encoder': its names begin with state_dict, ema$"),
         (
             "backbone",
-            r"more than one name that ends in prefix 'backbone': choose one of state_dict\.backbone, ema\.back",
+            r"has prefix 'backbone' more than once: write one of state_dict\.backbone, ema\.backbone$",
         ),
         ("state_dict.head", r"\(below state_dict\.head\) lacks 100 of the 100 weights of resnet18"),
     ],

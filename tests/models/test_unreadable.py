@@ -105,6 +105,7 @@ def content_of(kind: str, network: nn.Module) -> Any:
         "lightning": {"epoch": 3, "state_dict": weights, "hyper_parameters": {"root": Path("data")}},
         "model in a dict": {"epoch": 3, "model": network, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
         "half precision, models of an average": {"ema": None, "model": network.half()},
+        "a number of numpy": {"net": weights, "acc": np.float64(0.9)},
         "nested": {"trainer": Trainer(), "checkpoint": {"net": weights, "step": torch.tensor(3)}},
     }[kind]
 
@@ -115,6 +116,7 @@ KINDS = [
     "lightning",
     "model in a dict",
     "half precision, models of an average",
+    "a number of numpy",
     "nested",
 ]
 

@@ -55,7 +55,8 @@ def fit(backbone: Backbone, given: Weights, stem: str) -> Fit:
         try:
             names = read()
         except ValueError as error:
-            misfits.append(Misfit(f"does not fit {backbone.name}: {error}", matched=1))
+            nearly = len(needed(backbone.network)) - 3  # it says more than names do, unless hardly one is missing
+            misfits.append(Misfit(f"does not fit {backbone.name}: {error}", nearly))
             continue
         spelled = {own: given[theirs] for own, theirs in names.items()}
         for weights in (spelled, published_conversion(backbone.name, backbone.network, spelled)):

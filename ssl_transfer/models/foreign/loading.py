@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor
@@ -106,9 +107,9 @@ def load_foreign(
         and not (head is not None and name.startswith(head_prefix))
         and not name.endswith(COUNTER)
     ]
-    unwrapped_names = place.prefix in ("", "state_dict.", "model.")
+    general = "plain" if place.prefix in ("", "state_dict.", "model.") else "wrapped"
     report = LoadReport(
-        format=tool.row.name if tool.known else "plain" if unwrapped_names else "wrapped",
+        format=tool.row.name if tool.known else general,
         prefix=place.prefix.removesuffix("."),
         matched=len(place.fit.state),
         resized=place.fit.resized,
@@ -170,12 +171,11 @@ def _given_prefix(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> str
     ends = [start for start in existing if start.endswith(f".{meant}")]
     if len(ends) == 1:
         return ends[0]
-    top = Counter(name.partition(".")[0] for name in tensors)
-    known = ", ".join(start.removesuffix(".") for start in ends) or ", ".join(name for name, _ in top.most_common(8))
-    raise ValueError(
-        f"{path} has {'more than one name that ends' if ends else 'no names that begin'} in prefix {prefix!r}: "
-        f"{'choose one of' if ends else 'its names begin with'} {known}"
-    )
+    if ends:
+        there = ", ".join(start.removesuffix(".") for start in ends)
+        raise ValueError(f"{path} has prefix {prefix!r} more than once: write one of {there}")
+    top = ", ".join(dict.fromkeys(name.partition(".")[0] for name in tensors))
+    raise ValueError(f"{path} has nothing below prefix {prefix!r}: its names begin with {shorten(top, 160)}")
 
 
 def _assumed_preprocessing(tool: _Tool, *, small: bool) -> dict[str, Any]:

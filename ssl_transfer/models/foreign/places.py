@@ -41,26 +41,26 @@ def places(tensors: Mapping[str, Tensor], backbone: Backbone, stem: str) -> tupl
     count = len(needed(backbone.network))
     fewest = min(count // 2, max(map(len, below.values()), default=0))
     found: dict[frozenset[str], Place] = {}
-    nearest: tuple[tuple[int, int, int], str, Misfit] | None = None
+    nearest: tuple[tuple[int, bool, int, int], str, Misfit] | None = None
     for prefix, given in below.items():
         if len(given) < fewest:
             continue
         try:
             fitting = fit(backbone, given, stem)
         except Misfit as error:
-            rank = (error.matched, -abs(len(given) - count), len(prefix))
+            begins = any(tensor.ndim == 4 and tensor.shape[1] == len(backbone.mean) for tensor in given.values())
+            rank = (error.matched, begins, -abs(len(given) - count), len(prefix))  # a part of a network lacks its stem
             if nearest is None or rank > nearest[0]:
                 nearest = rank, prefix, error
             continue
         used = frozenset(prefix + name for name in fitting.used)
-        if len(prefix) >= len(
-            found[used].prefix if used in found else ""
-        ):  # the same weights: the name nearest to them
+        if used not in found or len(prefix) > len(found[used].prefix):  # the longest name of the same weights
             found[used] = Place(prefix, Fit(fitting.state, used, fitting.resized))
     if found or nearest is None:
         return list(found.values()), None
     _, prefix, misfit = nearest
-    return [], Misfit(f"{_below(prefix)}{misfit}", misfit.matched)
+    where = f"(below {prefix.removesuffix('.')}) " if prefix else ""
+    return [], Misfit(f"{where}{misfit}", misfit.matched)
 
 
 def prefixes(name: str) -> Iterable[str]:
@@ -85,12 +85,3 @@ def choose(found: list[Place]) -> Place:
             f"and {names[-1]}: write prefix: {names[0]}, or another of these, for the one to take"
         )
     return chosen
-
-
-def shown(prefix: str) -> str:
-    """A prefix as a person reads and writes it."""
-    return prefix.removesuffix(".") or "the top"
-
-
-def _below(prefix: str) -> str:
-    return f"(below {shown(prefix)}) " if prefix else ""

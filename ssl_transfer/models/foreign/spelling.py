@@ -27,6 +27,7 @@ def spellings(weights: Weights, network: nn.Module) -> Iterator[Callable[[], Nam
     """
     yield lambda: {name: name for name in weights}
     if isinstance(network, SmallNet):
+        yield lambda: {_of_cifar_resnet(name): name for name in weights}
         yield lambda: _in_order(weights, network)
         return
     yield lambda: {_shortcut(name): name for name in weights}
@@ -63,8 +64,23 @@ def lacks_first_activation(weights: Weights) -> bool:
     return any(name.startswith("2.0.conv1") for name in weights)
 
 
+def _of_cifar_resnet(name: str) -> str:
+    """CIFAR ResNets as most programs name them, in the names of :mod:`ssl_transfer.models.small`.
+
+    By name rather than by order, since safetensors keeps none.
+    """
+    first, *rest = name.split(".")
+    stage = re.fullmatch(r"(?:layer|stage_)(\d)", first)
+    ours = f"stages.{int(stage[1]) - 1}" if stage else _CIFAR_STEM.get(first, first)
+    return ".".join([ours, *(_CIFAR_BLOCK.get(part, part) for part in rest)])
+
+
+_CIFAR_STEM = {"conv1": "stem", "bn1": "stem_norm.0", "conv_1_3x3": "stem", "bn_1": "stem_norm.0"}
+_CIFAR_BLOCK = {"downsample": "shortcut", "conv_a": "conv1", "bn_a": "bn1", "conv_b": "conv2", "bn_b": "bn2"}
+
+
 def _in_order(weights: Weights, network: SmallNet) -> Names:
-    """CIFAR networks as ours of :mod:`ssl_transfer.models.small`: the same layers in the same order.
+    """CIFAR networks by any names as ours of :mod:`ssl_transfer.models.small`: the same layers in the same order.
 
     The only linear layers of such a network are its classifier, which is left out.
     """
