@@ -80,8 +80,8 @@ class ContrastiveRepresentation(nn.Module):
         """The loss of the anchors; afterwards the memories are updated with all rows.
 
         Rows are those of the global batch. ``image`` is the place of each row's image in the data set, and
-        ``negatives`` are the places that it is contrasted with, the same on all processes (see
-        :func:`draw_negatives`). ``anchors`` are the rows whose terms this process computes, by default all. So the
+        ``negatives`` are the places that it is contrasted with, drawn uniformly from all places, the same on all
+        processes. ``anchors`` are the rows whose terms this process computes, by default all. So the
         memories stay equal on all processes, and the sum over processes is the loss of the batch.
 
         Raises:
