@@ -118,6 +118,14 @@ def test_a_family_without_interpolation_asks_for_the_size_of_the_training(tmp_pa
     assert "has pos_embed of shape (1, 16, 192)" in sentence and "write the image_size of its training" in sentence
 
 
+def test_a_network_deep_in_a_file_is_accounted_for_where_it_is(vit, tmp_path):
+    """timm's conversion knows OpenCLIP's names from the top; the place is still the one below which the weights are."""
+    content = {"state_dict": parallel(vit.state_dict(), "visual.trunk.") | {"logit_scale": torch.ones(())}}
+    loaded, report = load_content(content, tmp_path, backbone=VIT, image_size=64)
+    assert_same_features(loaded, at_size(VIT, 64, vit.state_dict()), 64)
+    assert report.prefix == "state_dict.visual.trunk" and report.left_over == ("logit_scale",)
+
+
 def test_a_convnext_is_read_by_its_authors_names(tmp_path):
     network = seen(timm.create_model("convnext_atto", num_classes=0), 64)
     theirs = {}

@@ -185,6 +185,11 @@ def test_quantized_weights_are_refused(weights, tmp_path):
     assert "has conv1.weight as torch.int8: give the weights as they were" in refusal(tmp_path / "x.pth")
 
 
+def test_weights_that_are_not_finite_are_refused(weights, tmp_path):
+    torch.save(weights | {"bn1.weight": weights["bn1.weight"] * float("nan")}, tmp_path / "x.pth")
+    assert "not finite, the first is bn1.weight of resnet18: its training diverged" in refusal(tmp_path / "x.pth")
+
+
 def test_a_network_for_gray_images_says_so(tmp_path):
     weights = timm.create_model("resnet18", in_chans=1, num_classes=0).state_dict()
     torch.save(weights, tmp_path / "x.pth")

@@ -149,8 +149,8 @@ def _about_shape(backbone: Backbone, theirs: str, name: str, tensor: Tensor, ste
     config = getattr(backbone.network, "default_cfg", None) or {}
     if config.get("fixed_input_size") and wanted.ndim != 4:
         return (
-            f"{sentence}; {backbone.name} is built for {backbone.input_size} px, and timm does not interpolate this "
-            "from another size: write the image_size of its training"
+            f"{sentence}; if it was trained at another size than {backbone.input_size} px, write the image_size of its "
+            "training, since timm does not interpolate this"
         )
     return sentence
 

@@ -47,7 +47,8 @@ class LoadReport:
             f"backbone: all {self.matched} weights matched, none missing",
         ]
         if self.resized:
-            told.append(f"interpolated to the size of the images: {', '.join(self.resized)}")
+            more = f" and {len(self.resized) - 2} more" if len(self.resized) > 2 else ""
+            told.append(f"interpolated to the size of the images: {', '.join(self.resized[:2])}{more}")
         if self.others:
             told.append(f"other weights of this network, not taken (name one as prefix): {', '.join(self.others)}")
         if self.assumed:
@@ -213,6 +214,11 @@ def _find(
         place = choose([each for each in found if tool.asked and each.prefix == tool.region] or found)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
+    if broken := [name for name, value in place.fit.state.items() if not value.isfinite().all()]:
+        raise ValueError(
+            f"{path} has weights that are not finite, the first is {broken[0]} of {model.name}: its training diverged, "
+            "take an earlier checkpoint"
+        )
     outside, _ = places({name: tensor for name, tensor in tensors.items() if name not in within}, model, stem)
     return place, [each for each in found + outside if each.differs_from(place)], padded
 

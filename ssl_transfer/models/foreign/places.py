@@ -23,9 +23,10 @@ class Place:
     fit: Fit
 
     def differs_from(self, other: "Place") -> bool:
-        """Whether the values are others, not a copy of them."""
+        """Whether the values are others, not the same or a copy of them."""
         ours, theirs = self.fit.state, other.fit.state
-        return any(not torch.equal(value, theirs[name]) for name, value in ours.items() if name in theirs)
+        shared = (name for name in ours if name in theirs and ours[name] is not theirs[name])
+        return any(not torch.equal(ours[name], theirs[name]) for name in shared)
 
 
 def places(tensors: Mapping[str, Tensor], backbone: Backbone, stem: str) -> tuple[list[Place], Misfit | None]:
@@ -84,4 +85,4 @@ def choose(found: list[Place]) -> Place:
             f"has the weights of this network {len(names)} times, with different values, below {', '.join(names[:-1])} "
             f"and {names[-1]}: write prefix: {names[0]}, or another of these, for the one to take"
         )
-    return chosen
+    return max((place for place in trained if not place.differs_from(chosen)), key=lambda place: len(place.fit.used))
