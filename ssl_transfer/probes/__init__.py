@@ -1,4 +1,8 @@
-"""Evaluators of features and labels, which know no model, recipe or trainer."""
+"""Evaluators of features and labels, which know no model, recipe or trainer.
+
+Features are matrices with a row for each image, and labels the number of each image's class. A probe takes features of
+any floating or integer type, size and scale, and refuses in one sentence what it cannot score.
+"""
 
 from ssl_transfer.probes.agreement import (
     Agreement,
@@ -17,6 +21,7 @@ from ssl_transfer.probes.health import alignment, effective_rank, uniformity
 from ssl_transfer.probes.knn import knn_accuracy, knn_leave_one_out, knn_predict
 from ssl_transfer.probes.layers import PooledLayer
 from ssl_transfer.probes.linear import DEFAULT_GRID, LinearProbeResult, linear_probe
+from ssl_transfer.probes.nearest_neighbors import Neighbors, nearest
 from ssl_transfer.probes.retrieval import RetrievalScores, retrieval
 from ssl_transfer.probes.sgd import SgdProbeResult, sgd_probe
 
@@ -29,6 +34,7 @@ __all__ = [
     "FewShotScore",
     "FinetuneResult",
     "LinearProbeResult",
+    "Neighbors",
     "PooledLayer",
     "RetrievalScores",
     "SgdProbeResult",
@@ -48,6 +54,7 @@ __all__ = [
     "linear_cka",
     "linear_probe",
     "load_feature_file",
+    "nearest",
     "neighbor_overlap",
     "raw_pixels",
     "retention",

@@ -1,4 +1,4 @@
-"""How much of the teacher's geometry the student kept, told without labels."""
+"""How much of the teacher's geometry the student has kept, measured without labels."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ SPEARMAN_ROWS = 2000
 
 @dataclass(frozen=True)
 class Agreement:
-    """Three views of the same question, each 1 for a student that is a rotated and scaled copy of its teacher."""
+    """Three measures of the same, each 1 for a student that is a rotated and scaled copy of its teacher."""
 
     neighbor_overlap: float
     linear_cka: float
@@ -34,7 +34,14 @@ class Agreement:
 def agreement(
     student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"], *, k: int = 10, seed: int = 0
 ) -> Agreement:
-    """Neighbor overlap, linear CKA and Spearman's correlation of distances, on the same images in the same order."""
+    """Neighbor overlap, linear CKA and Spearman's correlation of distances, of the same images in the same order.
+
+    ``k`` is the number of neighbors; ``seed`` draws the images whose distances are ranked. See
+    :func:`neighbor_overlap`, :func:`linear_cka` and :func:`distance_spearman`.
+
+    Raises:
+        ValueError: as any of the three does.
+    """
     return Agreement(
         neighbor_overlap=neighbor_overlap(student, teacher, k=k),
         linear_cka=linear_cka(student, teacher),
@@ -53,7 +60,14 @@ def neighbor_overlap(
     k: int = 10,
     metric: Metric = "cosine",
 ) -> float:
-    """Mean share of an image's ``k`` nearest others that student and teacher have in common; chance is k / (n - 1)."""
+    """The share of an image's ``k`` nearest others that student and teacher have in common, averaged over images.
+
+    For unrelated embeddings it is k / (n - 1).
+
+    Raises:
+        ValueError: student and teacher have different numbers of rows, or rows that are not finite; or ``k`` is below 1
+            or above n - 1.
+    """
     check_same_images(student, teacher)
     shared = 0
     searches = (nearest(x, x, k, metric=metric, exclude_self=True) for x in (student, teacher))
@@ -68,8 +82,12 @@ def neighbor_overlap(
 def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_teacher d_teacher"]) -> float:
     """Linear centered kernel alignment (Kornblith et al., "Similarity of neural network representations", ICML 2019).
 
-    |S^T T|^2 / (|S^T S| |T^T T|) in Frobenius norms, S and T with their column means taken off. It is biased upwards
+    |S^T T|^2 / (|S^T S| |T^T T|) in Frobenius norms, where the column means of S and T are zero. It is biased upwards
     where images are fewer than dimensions.
+
+    Raises:
+        ValueError: student and teacher have different numbers of rows, or rows that are not finite; or all rows of one
+            of them are equal.
     """
     check_same_images(student, teacher)
     student, teacher = _centered(student), _centered(teacher)
@@ -94,9 +112,13 @@ def distance_spearman(
     max_rows: int = SPEARMAN_ROWS,
     seed: int = 0,
 ) -> float:
-    """Spearman's rank correlation of the distances between all pairs of images, as student and teacher see them.
+    """Spearman's rank correlation between the student's and the teacher's distances of all pairs of images.
 
-    Of more than ``max_rows`` images, ``max_rows`` are drawn, a function of ``seed``.
+    Of more than ``max_rows`` images, ``max_rows`` are drawn, which are a function of ``seed``.
+
+    Raises:
+        ValueError: student and teacher have different numbers of rows, rows that are not finite or fewer than three of
+            them; or all distances of one of them are equal.
     """
     check_same_images(student, teacher)
     if len(student) < 3:
@@ -109,7 +131,11 @@ def distance_spearman(
 
 
 def retention(student_score: float, teacher_score: float) -> float:
-    """The share of the teacher's score that the student kept, 1 or more if it is as good."""
+    """The share of the teacher's score that the student has kept; it is 1 or more if the student is as good.
+
+    Raises:
+        ValueError: the teacher's score is not positive.
+    """
     if teacher_score <= 0:
         raise ValueError(f"the teacher's score is {teacher_score}; retention needs one above 0.")
     return student_score / teacher_score

@@ -1,4 +1,4 @@
-"""Does a network see what it was trained on? Its first batch norm remembers the statistics of its training images."""
+"""Whether images are normalized as in training, judged by the statistics that the first batch norm remembers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,23 +8,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 Color = tuple[float, ...]
-MOST = 10.0  # a channel counts at most so much: a filter that a resized image never excites would outvote the others
+MOST = 10.0  # of one channel: else a filter that resized images never excite would outweigh all others
 
 
 class _Stop(Exception):
-    """What a network had to compute is computed."""
+    """The first batch norm has been reached."""
 
 
 @torch.no_grad()
 def batch_norm_mismatch(
     network: nn.Module, images: Float[Tensor, "n c h w"], normalizations: Mapping[str, tuple[Color, Color]]
 ) -> dict[str, float]:
-    """How far what the first batch norm gets lies from its running statistics, for each way to normalize ``images``.
+    """How far the input of the first batch norm is from its running statistics, for each way to normalize ``images``.
 
-    Mean over channels of the divergence KL(seen | remembered) of two normal distributions, with the mean and variance
-    of the channel over images and places, at most 10 a channel: 0 is agreement, and 0.3 a channel is a variance of half
-    or double. Empty where the network meets no batch norm with running statistics. ``images`` are in [0, 1] and of the
-    network's input size; the network is run up to that layer only.
+    This is the mean over channels of the Kullback-Leibler divergence KL(seen | remembered) between two normal
+    distributions, which have the channel's mean and variance over images and positions. A channel counts 10 at most. It
+    is 0 where both agree; a variance of half or twice the remembered one gives 0.1 to 0.2.
+
+    ``normalizations`` has a mean and a standard deviation for each color, under any names; the result has the same
+    names, and is empty where the network has no batch norm with running statistics. ``images`` are in [0, 1] and have
+    the network's input size. The network is run up to that layer only.
     """
     found: dict[str, float] = {}
     for name, (mean, std) in normalizations.items():

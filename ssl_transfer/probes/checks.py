@@ -8,7 +8,11 @@ from torch import Tensor
 
 
 def check_features(features: Tensor, name: str) -> None:
-    """Refuse what is no table of features, an empty one, and rows that hold NaN or infinity."""
+    """Refuse what is no matrix of features, an empty one, and rows that hold NaN or infinity.
+
+    Raises:
+        ValueError: what is wrong with ``features``, which the message calls ``name``.
+    """
     if features.ndim != 2:
         raise ValueError(f"{name} has the shape {tuple(features.shape)}; give a matrix with one row for each image.")
     if features.numel() == 0:
@@ -25,13 +29,21 @@ def check_features(features: Tensor, name: str) -> None:
 
 
 def check_labeled(features: Tensor, labels: Tensor, name: str) -> None:
-    """Refuse features without exactly one label each; a negative label means that there is none."""
+    """Refuse features that have not exactly one label each; a negative label means that there is none.
+
+    Raises:
+        ValueError: what is wrong with ``name``_x or ``name``_y.
+    """
     check_features(features, f"{name}_x")
     check_labels(labels, len(features), name)
 
 
 def check_labels(labels: Tensor, n: int, name: str) -> None:
-    """Refuse anything but one label for each of ``n`` rows; a negative label means that there is none."""
+    """Refuse anything but one class number for each of ``n`` rows; a negative one means that there is none.
+
+    Raises:
+        ValueError: what is wrong with ``name``_y.
+    """
     if labels.ndim != 1:
         raise ValueError(f"{name}_y has the shape {tuple(labels.shape)}; give one class number per row.")
     if labels.dtype == torch.bool or labels.is_floating_point():
@@ -45,7 +57,11 @@ def check_labels(labels: Tensor, n: int, name: str) -> None:
 
 
 def check_splits(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:
-    """Refuse two splits that cannot be scored against each other."""
+    """Refuse two splits that cannot be scored against each other.
+
+    Raises:
+        ValueError: what is wrong with one of them, or does not fit.
+    """
     check_labeled(train_x, train_y, "train")
     check_labeled(test_x, test_y, "test")
     check_same_width(train_x, test_x)
@@ -53,7 +69,11 @@ def check_splits(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
 
 
 def check_same_width(train_x: Tensor, test_x: Tensor) -> None:
-    """Refuse splits of different dimension, as they come from different models or layers."""
+    """Refuse splits of different width, which are of different models or layers.
+
+    Raises:
+        ValueError: both widths.
+    """
     if train_x.shape[1] != test_x.shape[1]:
         raise ValueError(
             f"train_x has {train_x.shape[1]} dimensions but test_x has {test_x.shape[1]}; "
@@ -62,7 +82,11 @@ def check_same_width(train_x: Tensor, test_x: Tensor) -> None:
 
 
 def check_classes(train_y: Tensor, test_y: Tensor) -> None:
-    """Refuse a training split of one class, and a test split with classes that the training split does not show."""
+    """Refuse a training split of one class, and a test split with classes that the training split does not have.
+
+    Raises:
+        ValueError: the only class, or the classes that are absent.
+    """
     if len(train_y.unique()) < 2:
         raise ValueError(
             f"train_y has the class {train_y[0].item()} alone, so there is nothing to tell apart; "
@@ -78,7 +102,11 @@ def check_classes(train_y: Tensor, test_y: Tensor) -> None:
 
 
 def check_same_images(student: Tensor, teacher: Tensor) -> None:
-    """Refuse features of student and teacher that cannot be those of the same images."""
+    """Refuse features of student and teacher that cannot be those of the same images.
+
+    Raises:
+        ValueError: what is wrong with one of them, or the numbers of their rows.
+    """
     check_features(student, "student")
     check_features(teacher, "teacher")
     if len(student) != len(teacher):
@@ -88,7 +116,11 @@ def check_same_images(student: Tensor, teacher: Tensor) -> None:
 
 
 def check_k(k: int, available: int) -> None:
-    """Refuse to look for more neighbors than there are images."""
+    """Refuse to look for fewer than one neighbor, or for more than there are images.
+
+    Raises:
+        ValueError: ``k``, and what it may be.
+    """
     if available < 1:
         raise ValueError("there is no other image to search; give two or more.")
     if not 1 <= k <= available:

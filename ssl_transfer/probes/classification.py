@@ -10,7 +10,7 @@ from ssl_transfer.probes.checks import check_labeled
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """Fractions of the rows, and the expected calibration error, all in [0, 1]."""
+    """Top-1 and top-5 accuracy and the expected calibration error, all in [0, 1]."""
 
     top1: float
     top5: float
@@ -20,10 +20,13 @@ class ClassificationScores:
 def classification(
     logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n_labels"], *, bins: int = 15
 ) -> ClassificationScores:
-    """Top-1 and top-5 accuracy and calibration error of logits; with fewer than five classes, top-5 is 1.
+    """Top-1 and top-5 accuracy and calibration error of logits; with five classes or fewer, top-5 is 1.
+
+    ``bins`` are those of :func:`expected_calibration_error`.
 
     Raises:
-        ValueError: rows are not finite or without a label, or a label is of no class of the classifier.
+        ValueError: rows are not finite or have no label, a label is of no class of the classifier, or ``bins`` is below
+            1.
     """
     check_labeled(logits, labels, "test")
     check_known(labels, logits.shape[1])
@@ -37,7 +40,11 @@ def classification(
 
 
 def check_known(labels: Int64[Tensor, " n"], classes: int) -> None:
-    """Refuse labels that a classifier of so many classes cannot give."""
+    """Refuse labels that a classifier of that number of classes cannot give.
+
+    Raises:
+        ValueError: the largest label, and the number of classes.
+    """
     if labels.max() >= classes:
         raise ValueError(
             f"test_y has the label {labels.max().item()} but the classifier knows only {classes} classes; "
@@ -52,7 +59,11 @@ def expected_calibration_error(
 
         ECE = sum_b (n_b / n) |accuracy_b - confidence_b|
 
-    Rows are sorted into ``bins`` intervals (l, u] of equal width by the largest of their softmax probabilities.
+    The confidence of a row is the largest of its softmax probabilities. Rows are sorted by it into ``bins`` intervals
+    (l, u] of equal width.
+
+    Raises:
+        ValueError: rows are not finite or have no label, or ``bins`` is below 1.
     """
     check_labeled(logits, labels, "test")
     if bins < 1:

@@ -17,7 +17,7 @@ from ssl_transfer.probes.scaling import floating, rescaled, unit_rows
 
 @dataclass(frozen=True)
 class ClusteringScores:
-    """Mutual information of clusters and classes: normalized, and adjusted for what chance would give."""
+    """Mutual information of clusters and classes: normalized, and adjusted for chance."""
 
     nmi: float
     ami: float
@@ -37,9 +37,12 @@ def clustering(
 ) -> ClusteringScores:
     """NMI and AMI of scikit-learn's k-means, with as many clusters as there are classes.
 
-    Rows are scaled to norm one for the cosine metric and left as they are for the Euclidean one. The best of
-    ``restarts`` runs by k-means' own objective counts, which sees no labels. NMI grows with the number of clusters
-    even by chance; AMI does not.
+    Rows are brought to length one for the cosine ``metric`` and left as they are for the Euclidean one. Of ``restarts``
+    runs, which are functions of ``seed``, the best by k-means' own objective counts; no label enters it. NMI grows with
+    the number of clusters even for random ones, AMI does not.
+
+    Raises:
+        ValueError: rows are not finite or have no label.
     """
     check_labeled(x, y, "clustering")
     n_clusters = len(y.unique())

@@ -1,4 +1,4 @@
-"""From images to the table of features that every probe works on, once per model."""
+"""From images to the matrices of features that every probe works on, computed once for each model."""
 
 import zipfile
 from collections.abc import Callable
@@ -32,9 +32,12 @@ def extract_features(
 ) -> Float32[Tensor, "n d"]:
     """Features of every image in order: no augmentation, no gradient, the model in eval mode.
 
-    The model sees images in [0, 1] and applies its own preprocessing. Batches are made on ``device`` (where
-    the model's parameters are, unless told otherwise); the result lies where ``pixels`` lie. A caller with
-    several processes hands each its own rows and puts the results together again.
+    The model sees images in [0, 1] and applies its own preprocessing. Batches of ``batch_size`` images are moved to
+    ``device``, by default that of the model's parameters; the result is where ``pixels`` are. A caller with several
+    processes gives each its own rows and concatenates the results.
+
+    Raises:
+        ValueError: there are no images, or a part of the model is in training mode.
     """
     if len(pixels) == 0:
         raise ValueError("there are no images to extract features from; give at least one.")
@@ -46,8 +49,7 @@ def extract_features(
             images = pixels[start : start + batch_size].to(device).float().div_(255)
             features = model(images)
         if rows is None:
-            # Allocated outside inference mode, so that the result is an ordinary tensor that autograd
-            # accepts.
+            # Allocated outside inference mode, so that the result is an ordinary tensor, which autograd accepts.
             rows = torch.empty(len(pixels), features.shape[1], device=pixels.device)
         rows[start : start + batch_size] = features
     assert rows is not None
@@ -55,12 +57,17 @@ def extract_features(
 
 
 def raw_pixels(pixels: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n d"]:
-    """The images themselves as features in [0, 1]: the baseline any model has to beat."""
+    """The images themselves as features in [0, 1]: the baseline that any model has to beat."""
     return pixels.flatten(start_dim=1).float() / 255
 
 
 def load_feature_file(path: str | PathLike[str]) -> Features:
-    """Features that any tool saved with ``numpy.savez(path, train_x=, train_y=, test_x=, test_y=)``."""
+    """Features that any tool has saved by ``numpy.savez(path, train_x=..., train_y=..., test_x=..., test_y=...)``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file, or its features cannot be scored.
+    """
     arrays = _read_arrays(path)
     missing = [key for key in ("train_x", "train_y", "test_x", "test_y") if key not in arrays]
     if missing:

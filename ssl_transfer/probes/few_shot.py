@@ -1,4 +1,4 @@
-"""What a person gets who labels only a few images: the score that shows a good embedding best."""
+"""What a person gets who labels only a few images, which is the score that shows a good embedding best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,12 +41,16 @@ def few_shot(
 ) -> dict[int | float, FewShotScore]:
     """Test accuracy of logistic regression on a few labeled images of each class, averaged over draws of them.
 
-    An entry of ``labels_per_class`` is a number of images of each class, or a fraction below 1 of each
-    class (at least one image). Features are centered with the mean of the training split, which needs no
-    labels, and scaled to norm one; the penalty is fixed at scikit-learn's C = 10, a strength of 1 / (10 n),
-    since so few images leave none to choose it with (the low-shot protocol of Assran et al., "Masked
-    siamese networks", ECCV 2022, but for its missing bias). Draw i is a function of (seed, i), and the
-    images of a smaller number are among those of a larger.
+    An entry of ``labels_per_class`` is a number of images of each class, or a fraction below 1 of each class, but at
+    least one image. The mean of the training split, for which no labels are needed, is taken off the features, and
+    they are brought to length one. The penalty is scikit-learn's C = 10, a strength of 1 / (10 n), since so few images
+    leave none to choose it on. This is the low-shot protocol of Assran et al., "Masked siamese networks", ECCV 2022,
+    but with a bias. Draw i of ``draws`` is a function of (``seed``, i), and the images of a smaller number are among
+    those of a larger one.
+
+    Raises:
+        ValueError: the splits cannot be scored against each other, ``draws`` is below 1, or the training split has not
+            as many images of each class as are asked for.
     """
     check_splits(train_x, train_y, test_x, test_y)
     if draws < 1:
@@ -66,7 +70,11 @@ def few_shot(
 
 
 def images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
-    """How many images of each class ``amount`` asks for."""
+    """How many images of each class ``amount`` asks for, where the classes have ``sizes`` images.
+
+    Raises:
+        ValueError: it is neither a whole number nor a fraction, or more than the smallest class has.
+    """
     if amount <= 0 or (amount > 1 and amount != int(amount)):
         raise ValueError(f"labels_per_class has {amount}; give whole numbers of images, or fractions between 0 and 1.")
     if amount < 1:

@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole network on a labeled part of the training split. No linear probe, and never called one."""
+"""Fine-tuning: the whole network is trained on a labeled part of the training split, unlike in a linear probe."""
 
 import copy
 import math
@@ -47,10 +47,15 @@ def finetune(
 ) -> FinetuneResult:
     """Test accuracy of ``model`` and a linear layer trained together on ``fraction`` of each class.
 
-    As SimCLR does (Chen et al., ICML 2020, appendix B.5): SGD with Nesterov momentum 0.9, a learning rate of
-    0.05 x batch_size / 256 that falls to zero along a cosine, no weight decay, random crops and flips (which
-    ``augment`` makes); 60 epochs for 1 % of the labels, 30 for 10 %. The labeled images are a function of ``seed``.
-    ``model`` gives features of images in [0, 1]; a copy of it is trained, in training mode.
+    The protocol is that of SimCLR (Chen et al., ICML 2020, appendix B.5): SGD with Nesterov momentum 0.9, a learning
+    rate of 0.05 x ``batch_size`` / 256 that falls to zero along a cosine, no weight decay, and random crops and flips,
+    which ``augment`` makes; 60 ``epochs`` for 1 % of the labels, 30 for 10 %. ``model`` gives features of images in
+    [0, 1]; a copy of it is trained, in training mode. The labeled images and all random masks are functions of
+    ``seed``.
+
+    Raises:
+        ValueError: labels are missing or of other classes than the training split's, or ``fraction``, ``epochs`` or
+            ``batch_size`` is not in its range.
     """
     check_labels(train_y, len(train_pixels), "train")
     check_labels(test_y, len(test_pixels), "test")

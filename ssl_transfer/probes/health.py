@@ -1,4 +1,4 @@
-"""Figures that tell during training, without labels, whether an embedding collapses."""
+"""Figures that show during training, without labels, whether an embedding collapses."""
 
 import math
 
@@ -14,10 +14,13 @@ TILE_ROWS = 1024
 
 @torch.no_grad()
 def alignment(first: Float[Tensor, "n d"], second: Float[Tensor, "n_second d_second"]) -> float:
-    """Mean squared distance of two views of the same image on the unit sphere; 0 is best.
+    """Mean squared distance between two views of the same image on the unit sphere; 0 is best.
 
     Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on the
-    hypersphere", ICML 2020, with alpha = 2.
+    hypersphere", ICML 2020, with alpha = 2. Row i of ``first`` and ``second`` are embeddings of one image.
+
+    Raises:
+        ValueError: rows are not finite, or the shapes differ.
     """
     check_features(first, "first")
     check_features(second, "second")
@@ -34,7 +37,11 @@ def alignment(first: Float[Tensor, "n d"], second: Float[Tensor, "n_second d_sec
 def uniformity(x: Float[Tensor, "n d"], *, temperature: float = 2.0) -> float:
     """Log of the mean of ``exp(-temperature |x_i - x_j|^2)`` over pairs on the unit sphere (Wang and Isola, 2020).
 
-    0 is complete collapse; about -4 + 8 / d, for the default temperature, is a uniform cloud in d dimensions.
+    It is 0 where the embedding has collapsed to a point and, for the default temperature, about -4 + 8 / d where it is
+    uniform in d dimensions.
+
+    Raises:
+        ValueError: rows are not finite, or there are fewer than two.
     """
     check_features(x, "x")
     if len(x) < 2:
@@ -54,7 +61,11 @@ def uniformity(x: Float[Tensor, "n d"], *, temperature: float = 2.0) -> float:
 def effective_rank(x: Float[Tensor, "n d"]) -> float:
     """exp(entropy) of the singular values as shares of their sum (Roy and Vetterli, EUSIPCO 2007).
 
-    As RankMe (Garrido et al., ICML 2023) uses it: no mean is taken off, so 1 is complete collapse, d the other end.
+    As in RankMe (Garrido et al., ICML 2023) no mean is taken off: it is 1 where the embedding has collapsed to a line,
+    and at most d.
+
+    Raises:
+        ValueError: rows are not finite, or all are zero.
     """
     check_features(x, "x")
     x = rescaled(x.double())

@@ -1,4 +1,4 @@
-"""Nearest-neighbor classification: a score without a classifier to train, so without anything to tune."""
+"""Nearest-neighbor classification, a score without a classifier to train and so without anything to tune."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,12 +23,17 @@ def knn_accuracy(
     metric: Metric = "cosine",
     weighted: bool = True,
 ) -> KnnScores:
-    """Share of the test rows that their neighbors in the training split classify rightly, per setting.
+    """Share of the test rows that their nearest neighbors in the training split classify rightly.
 
-    Each of the k nearest training rows votes for its class with weight ``exp(cosine / temperature)`` (Wu et
-    al., "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018), or with
-    weight one if not ``weighted``; the temperature in the key is then None. Classes with equal votes: the
-    smallest label wins, as in scikit-learn. All pairs of k and temperature come from one search.
+    Each of the ``k`` nearest training rows votes for its class with the weight exp(cosine / temperature) (Wu et al.,
+    "Unsupervised feature learning via non-parametric instance discrimination", CVPR 2018), or with the weight one if
+    not ``weighted``. Of classes with equal votes that of the smallest label wins, as in scikit-learn. The result has an
+    accuracy for every pair (k, temperature) of the given ones, all from one search; without weights the temperature in
+    it is None.
+
+    Raises:
+        ValueError: the splits cannot be scored against each other, ``k`` or ``temperature`` is not in its range, or
+            votes are to be weighted under the Euclidean metric.
     """
     check_splits(train_x, train_y, test_x, test_y)
     ks, temperatures = _grid(k, temperature, metric, weighted)
@@ -45,9 +50,13 @@ def knn_leave_one_out(
     metric: Metric = "cosine",
     weighted: bool = True,
 ) -> KnnScores:
-    """:func:`knn_accuracy` of one split against itself, each row classified by all others.
+    """:func:`knn_accuracy` of one split, each row of which is classified by the others.
 
-    For choosing k or watching a training run without touching the test split.
+    It serves to choose k, or to watch a training run, without the test split.
+
+    Raises:
+        ValueError: rows are not finite or have no label, ``k`` or ``temperature`` is not in its range, or votes are to
+            be weighted under the Euclidean metric.
     """
     check_labeled(x, y, "train")
     ks, temperatures = _grid(k, temperature, metric, weighted)
@@ -65,7 +74,12 @@ def knn_predict(
     metric: Metric = "cosine",
     weighted: bool = True,
 ) -> Int64[Tensor, " n_test"]:
-    """The class each test row gets from its neighbors, as :func:`knn_accuracy` counts it."""
+    """The class that each test row gets from its neighbors in the training split; see :func:`knn_accuracy`.
+
+    Raises:
+        ValueError: rows are not finite, have no label or other dimensions, ``k`` or ``temperature`` is not in its
+            range, or votes are to be weighted under the Euclidean metric.
+    """
     check_labeled(train_x, train_y, "train")
     check_features(test_x, "test_x")
     check_same_width(train_x, test_x)

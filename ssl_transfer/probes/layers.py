@@ -1,4 +1,4 @@
-"""Features from inside a network: what any of its layers gives, pooled."""
+"""Features from inside a network: the pooled output of any of its layers."""
 
 import difflib
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 class PooledLayer(nn.Module):
     """The output of one layer of a timm network, averaged over positions.
 
-    Feature maps are averaged over space, tokens over the patches (class and register tokens left out); a layer that
-    is already pooled is handed on. ``name`` is that of a module, as in ``network.feature_info`` or
-    ``network.named_modules()``; of a layer that runs several times the last output counts. ``model`` prepares images
-    and runs ``network``.
+    Feature maps are averaged over height and width, tokens over patches without the class and register tokens; an
+    output that is already pooled stays as it is. ``name`` is that of a module, as in ``network.feature_info`` or
+    ``network.named_modules()``; if the layer runs several times, its last output counts. ``model`` prepares images and
+    runs ``network``.
 
     Raises:
-        ValueError: the network has no such layer, or does not run it.
+        ValueError: the network has no such layer; or, when called, it does not run it or the output cannot be pooled.
     """
 
     def __init__(self, model: Callable[[Tensor], Tensor], network: nn.Module, name: str):
@@ -31,7 +31,7 @@ class PooledLayer(nn.Module):
         self.prefix_tokens = getattr(network, "num_prefix_tokens", 0)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """Pooled output of the layer for images in [0, 1]."""
+        """The pooled output of the layer for images in [0, 1]."""
         outputs: list[Any] = []
         handle = self.network.get_submodule(self.name).register_forward_hook(lambda _, given, out: outputs.append(out))
         try:

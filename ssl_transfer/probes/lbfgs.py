@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-# Past steps that shape the next one. Many, as they cost little beside an evaluation and save some; fewer where they
-# would take more than this many numbers.
+# Past steps that are remembered: many, since they cost little beside the evaluations that they save, but fewer where
+# they would take more than this many numbers.
 LONGEST_HISTORY = 100
 HISTORY_NUMBERS = 1 << 23
 # Armijo's constant, and the smallest share of a step that one backtrack leaves.
@@ -23,20 +23,19 @@ Precondition = Callable[[Float[Tensor, "a p"], Int64[Tensor, " a"]], Float[Tenso
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where each of ``s`` problems ended; ``converged`` tells whether it got there or ran out of steps."""
+    """Where each of ``s`` problems ended; ``converged`` is false where it ran out of evaluations before the minimum."""
 
     point: Float[Tensor, "s p"]
     value: Float[Tensor, " s"]
     converged: Bool[Tensor, " s"]
-    evaluations: Int64[Tensor, " s"]
 
 
 class History:
     """The last steps of each problem, oldest first, with the change of the gradient along each.
 
-    A problem that did not take a step has zeros there. ``products`` holds each step . each change that is not older
-    than it. Turning costs reading the history four times, so it is kept in ``dtype``, the one that the gradients
-    are computed in, and not in the float64 that they are summed in.
+    A problem that did not take a step has zeros in its place. ``products`` holds the inner product of each step with
+    each change that is not older. Since a direction costs four passes over the history, it is kept in ``dtype``, in
+    which gradients are computed, and not in the float64 in which they are summed.
     """
 
     def __init__(self, problems: int, numbers: int, *, dtype: torch.dtype, device: torch.device):
@@ -51,21 +50,21 @@ class History:
 
     @property
     def steps(self) -> Float[Tensor, "a m p"]:
-        """Of every problem, the past steps."""
+        """The past steps of each problem."""
         return self._steps[:, : self.count]
 
     @property
     def changes(self) -> Float[Tensor, "a m p"]:
-        """Of every problem, the changes of the gradient along its past steps."""
+        """The changes of the gradient along the past steps of each problem."""
         return self._changes[:, : self.count]
 
     @property
     def products(self) -> Float[Tensor, "a m m"]:
-        """Of every problem, each step . each change, on and above the diagonal."""
+        """The inner products of the steps and changes of each problem, on and above the diagonal."""
         return self._products[:, : self.count, : self.count]
 
     def append(self, step: Float[Tensor, "a p"], change: Float[Tensor, "a p"], taken: Bool[Tensor, " a"]) -> None:
-        """Remember one more step of the problems that have ``taken`` it."""
+        """Remember a step and the ``change`` of the gradient along it, for the problems that have ``taken`` it."""
         if self.count == self._steps.shape[1]:
             self._drop_oldest()
         useful = (taken & ((step * change).sum(dim=1) > 0))[:, None]
@@ -76,21 +75,21 @@ class History:
         self.products[:, :, new] = _times(self.steps, self._changes[:, new])
 
     def bend(self, change_of_hessian: Callable[[Float[Tensor, "a m p"]], Float[Tensor, "a m p"]]) -> None:
-        """Turn the changes into those that the same steps have under a Hessian that differs in a known way."""
+        """Add to each change what a known change of the Hessian adds along the same step."""
         self._changes[:, : self.count] += change_of_hessian(self.steps)
         self._products[:, : self.count, : self.count] = self.steps @ self.changes.mT
 
     def keep(self, rows: Bool[Tensor, " a"]) -> None:
-        """Forget the problems that are solved."""
+        """Keep some of the problems, and forget the others."""
         self._steps, self._changes, self._products = self._steps[rows], self._changes[rows], self._products[rows]
 
     def inverse_hessian(
         self, vector: Float[Tensor, "a p"], precondition: Callable[[Float[Tensor, "a p"]], Float[Tensor, "a p"]]
     ) -> Float[Tensor, "a p"]:
-        """The inverse Hessian that the past steps tell of, applied to a vector of each problem.
+        """The inverse Hessian that follows from the past steps, applied to one vector of each problem.
 
-        The two loops of Nocedal (1980) around ``precondition``, each written as one triangular system, for a GPU
-        likes few large operations. ``precondition`` is scaled to the curvature along the last step.
+        These are the two loops of Nocedal (1980) around ``precondition``, which is scaled to the curvature along the
+        last step. Each loop is written as one triangular system, since few large operations suit a GPU.
         """
         if self.count == 0:
             return precondition(vector)
@@ -104,7 +103,7 @@ class History:
         return vector + _times(self.steps.mT, second)
 
     def _scale(self, own: Tensor, precondition: Callable[[Tensor], Tensor]) -> Float[Tensor, "a 1"]:
-        """How far ``precondition`` is off along the last step that each problem took."""
+        """The factor by which ``precondition`` is off along the last step that each problem took."""
         order = torch.arange(1, self.count + 1, device=own.device)
         last = torch.where(own > 0, order, 0).argmax(dim=1)
         problem = torch.arange(len(own), device=own.device)
@@ -121,13 +120,13 @@ class History:
 
 
 def _times(matrix: Float[Tensor, "a i j"], vector: Float[Tensor, "a j"]) -> Float[Tensor, "a i"]:
-    """``matrix @ vector`` at the precision of the matrix, given in float64."""
+    """``matrix @ vector``, computed in the type of the matrix and given in float64."""
     return (matrix @ vector.to(matrix)[:, :, None])[:, :, 0].double()
 
 
 @dataclass
 class _Walk:
-    """The problems still being solved: which they are, where they stand and where they go next."""
+    """The problems that are still being solved: their numbers, where they are and where they go next."""
 
     problem: Int64[Tensor, " a"]
     point: Float[Tensor, "a p"]
@@ -151,18 +150,19 @@ def minimize(
     max_evaluations: int,
     history: History,
 ) -> Minimum:
-    """Minimize ``s`` independent convex functions of ``p`` numbers together (Liu and Nocedal, 1989).
+    """Minimize ``s`` independent convex functions of ``p`` numbers together, by L-BFGS (Liu and Nocedal, 1989).
 
     A problem ends, and is no longer evaluated, when the decrease that its next step promises, half of
-    -gradient . direction, falls below ``tolerance`` times its value. Values have a rounding error of ``noise`` times
-    their size. A step that does not decrease the value enough is shortened while the others go on.
-    ``history`` is new, or holds steps of earlier problems with nearly the same Hessians; it is filled further.
+    -gradient . direction, falls below ``tolerance`` times its value, or after ``max_evaluations``. Values have a
+    rounding error of ``noise`` times their size. A step that does not decrease the value enough is shortened while the
+    other problems go on. ``history`` is new, or holds steps of earlier problems with nearly the same Hessians; new
+    steps are appended to it.
     """
     problem = torch.arange(len(start), device=start.device)
     value, gradient = evaluate(start, problem)
     direction = -history.inverse_hessian(gradient, lambda vector: precondition(vector, problem))
     walk = _Walk(problem, start, value, gradient, direction, torch.ones_like(value))
-    end = Minimum(start.clone(), value.clone(), torch.zeros_like(problem, dtype=torch.bool), torch.zeros_like(problem))
+    end = Minimum(start.clone(), value.clone(), torch.zeros_like(problem, dtype=torch.bool))
     for evaluations in range(1, max_evaluations + 1):
         slope = (walk.gradient * walk.direction).sum(dim=1)
         converged = slope.abs() / 2 <= tolerance * walk.value.abs()
@@ -170,7 +170,7 @@ def minimize(
         if done.any():
             finished = walk.problem[done]
             end.point[finished], end.value[finished] = walk.point[done], walk.value[done]
-            end.converged[finished], end.evaluations[finished] = converged[done], evaluations
+            end.converged[finished] = converged[done]
             if done.all():
                 break
             walk.keep(~done)
@@ -183,9 +183,9 @@ def minimize(
 def _step(
     walk: _Walk, slope: Tensor, evaluate: Evaluate, precondition: Precondition, noise: float, history: History
 ) -> None:
-    """Try a step in every problem: where it is good enough take it and turn, elsewhere shorten it.
+    """Try a step in every problem; where it is good enough, take it and find a new direction, elsewhere shorten it.
 
-    Good enough is a sufficient decrease of the value (Armijo) or, where that drowns in rounding, of the slope: the
+    It is good enough if it decreases the value sufficiently (Armijo) or, where rounding hides that, the slope: the
     approximate Wolfe condition of Hager and Zhang (SIAM J. Optim., 2005, equation 4.1).
     """
     trial = walk.point + walk.length[:, None] * walk.direction

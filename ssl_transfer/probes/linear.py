@@ -1,4 +1,4 @@
-"""The linear probe: how much a straight cut through frozen features can tell."""
+"""The linear probe: how well a linear classifier of frozen features does."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,13 @@ from ssl_transfer.probes.splits import held_out_tenth
 
 # Tables of at most this many numbers are fitted in float64: it costs next to nothing there.
 SMALL = 1 << 21
-# Ten strengths, evenly spaced in their logarithm, from next to no penalty to one that all but mutes the
-# features.
+# Ten strengths, evenly spaced in their logarithm, from next to no penalty to one under which features hardly count.
 DEFAULT_GRID = tuple(10 ** (-5 + 5 * step / 9) for step in range(10))
 
 
 @dataclass(frozen=True)
 class LinearProbeResult:
-    """A linear probe's score and everything that was chosen on the way to it."""
+    """The accuracy of a linear probe, and everything that was chosen for it."""
 
     accuracy: float
     strength: float
@@ -37,7 +36,7 @@ class LinearProbeResult:
 
     @property
     def at_grid_edge(self) -> bool:
-        """Whether the best strength is the smallest or largest offered, so that a wider grid may do better."""
+        """Whether the chosen strength is the smallest or the largest, so that a wider grid might do better."""
         return self.strength in (min(self.held_out_accuracy), max(self.held_out_accuracy))
 
 
@@ -53,11 +52,15 @@ def linear_probe(
 ) -> LinearProbeResult:
     """Test accuracy of multinomial logistic regression on standardized features.
 
-    Every strength (see :func:`fit_path` for its relation to scikit-learn's C) is fitted on nine tenths
-    of each class of the training split and scored on the tenth held out, which ``seed`` picks. The one with
-    the highest accuracy, among equals with the lowest cross-entropy (and then the strongest), is fitted again
-    on the whole training split and scored on the test split, once.
-    Mean and standard deviation are those of the training part of each fit.
+    Every one of ``strengths`` of the L2 penalty is fitted on nine tenths of each class of the training split and judged
+    on the tenth that is held out, which is a function of ``seed``. The highest accuracy wins, among equals the lowest
+    cross-entropy, and then the largest strength. It is fitted again on the whole training split and scored on the test
+    split, once. Features are standardized by the mean and standard deviation of the rows that a fit sees. A strength is
+    1 / (C n) with scikit-learn's C and n rows (see :func:`ssl_transfer.probes.logistic.fit_path`).
+
+    Raises:
+        ValueError: the splits cannot be scored against each other, a strength is not positive, or every class has a
+            single training image.
     """
     check_splits(train_x, train_y, test_x, test_y)
     if not strengths or min(strengths) <= 0:
@@ -82,7 +85,11 @@ def linear_probe(
 
 
 def refuse_single_images(held_out: Bool[Tensor, " n"]) -> None:
-    """Refuse to choose where every class has one image and none could be held out."""
+    """Refuse to choose a setting where every class has a single image, so that none is held out.
+
+    Raises:
+        ValueError: no row is held out.
+    """
     if not held_out.any():
         raise ValueError(
             "every class has a single training image, so none can be held out to choose a setting; "

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression with an L2 penalty, many of them in one batched problem."""
+"""Multinomial logistic regression with an L2 penalty: one problem at many strengths, or many problems at once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,20 +20,23 @@ CURVATURE_ROWS = 8192
 LARGEST_DECOMPOSED = 2048
 # Numbers in one tile of logits: rows are walked in tiles that stay in a processor's cache.
 TILE_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 26}
-# So many classes make a CPU's matrix library take half the time if the rows come first.
+# Numbers of classes for which a CPU's matrix library takes half the time if the rows come first.
 ROWS_FIRST = range(6, 17)
 
 
 @dataclass(frozen=True)
 class LogisticFit:
-    """Weights and then bias of each class of ``s`` classifiers, the objective reached, and whether it converged."""
+    """``s`` classifiers: for each class its weights, then its bias; the objective that was reached; and the end.
+
+    ``converged`` is false where a fit ran out of evaluations.
+    """
 
     parameters: Float[Tensor, "s c d_plus_1"]
     objective: Float[Tensor, " s"]
     converged: Bool[Tensor, " s"]
 
     def logits(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n c"]]:
-        """What each classifier in turn says of every row."""
+        """The logits of the rows by one classifier after another."""
         return (x @ p[:, :-1].T + p[:, -1] for p in self.parameters.to(x))
 
     def predict(self, x: Float[Tensor, "n d"]) -> Int64[Tensor, "s n"]:
@@ -52,15 +55,15 @@ def fit_path(
 ) -> LogisticFit:
     """Minimize mean cross-entropy + strength / 2 |weight|^2 for each strength; the bias is not penalized.
 
-    scikit-learn's ``LogisticRegression(C)`` minimizes the same objective for ``C = 1 / (strength n)``: a
-    strength means the same amount of smoothing whatever the number of rows. ``labels`` are 0 to
-    ``num_classes - 1``.
+    scikit-learn's ``LogisticRegression(C)`` minimizes the same objective for C = 1 / (strength n), so that a strength
+    means the same amount of smoothing whatever the number of rows. ``labels`` are 0 to ``num_classes`` - 1. The first
+    problem starts at ``start``, by default at zero.
 
-    Solved from the strongest penalty to the weakest. Each problem starts where the line through the last
-    two solutions points to, and inherits the steps of those before it: their curvature differs by the known
-    change of the penalty alone. Parameters, values and sums over tiles are float64; logits have the type of
-    ``x``. Where rows are fewer than features, their coordinates in the space that they span take the place of
-    the features: the same problem, as no solution leaves that space.
+    The problems are solved from the strongest penalty to the weakest. Each starts where the line through the last two
+    solutions points, and inherits the history of L-BFGS, since the curvature differs only by the known change of the
+    penalty. Parameters, values and sums over tiles are float64; logits have the type of ``x``. Where rows are fewer
+    than features, their coordinates in the space that they span take the place of the features. This is the same
+    problem, as no solution leaves that space.
     """
     n, d = x.shape
     if n < d and n <= LARGEST_DECOMPOSED:
@@ -109,7 +112,7 @@ def fit_each(
     num_classes: int,
     max_evaluations: int = 2000,
 ) -> LogisticFit:
-    """:func:`fit_path` for small problems with rows of their own, all solved together."""
+    """Solve ``s`` small problems together, each with its own rows and strength; see :func:`fit_path`."""
     s, _, d = x.shape
     found = minimize(
         partial(_evaluate, x, labels, strengths.double()),
@@ -184,7 +187,7 @@ def _evaluate(
     point: Float[Tensor, "a p"],
     problem: Int64[Tensor, " a"],
 ) -> tuple[Float[Tensor, " a"], Float[Tensor, "a p"]]:
-    """Value and gradient of some of the problems; the parameters of a class are its weights, then its bias."""
+    """Values and gradients of the problems numbered ``problem`` at ``point``: for each class weights, then the bias."""
     if len(problem) < len(x):
         x, labels, strengths = x[problem], labels[problem], strengths[problem]
     n, d = x.shape[1:]
@@ -220,7 +223,7 @@ def _product(weight: Float[Tensor, "s c d"], rows: Float[Tensor, "s t d"]) -> Fl
 
 
 def _penalty(strength: float, num_classes: int, steps: Float[Tensor, "a m p"]) -> Float[Tensor, "a m p"]:
-    """The penalty's Hessian times some steps: ``strength`` on every weight and nothing on the biases."""
+    """The Hessian of a penalty times some steps: weights are multiplied by ``strength``, biases by zero."""
     penalized = strength * steps
     penalized.unflatten(2, (num_classes, -1))[..., -1] = 0
     return penalized
@@ -232,10 +235,10 @@ def _kronecker(
     parameters: Float[Tensor, "c d_plus_1"],
     strength: float,
 ) -> Precondition:
-    """Inverse of E[diag(p) - p p^T] (x) E[x x^T] + strength, which is the Hessian if p and x were independent.
+    """The inverse of E[diag(p) - p p^T] (x) E[x x^T] + strength: the Hessian if p and x were independent.
 
-    p are the class probabilities at ``parameters``. How far they are from certain is what matters most:
-    without it a weak penalty on separable features takes five times the steps.
+    p are the class probabilities at ``parameters``, and ``spectrum`` is that of E[x x^T]. What matters most is how far
+    the probabilities are from certain: without it, a weak penalty on separable features takes five times the steps.
     """
     p = torch.softmax(x.double() @ parameters[:, :-1].T + parameters[:, -1], dim=1)
     between_classes, classes = torch.linalg.eigh(p.mean(dim=0).diag() - p.T @ p / len(p))

@@ -13,7 +13,7 @@ from ssl_transfer.probes.nearest_neighbors import Metric, nearest
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Means over the queries, which are all images but those that are alone in their class."""
+    """Means over the queries, which are all images except those that are alone in their class."""
 
     recall: dict[int, float]
     map_at_r: float
@@ -29,14 +29,18 @@ def retrieval(
     metric: Metric = "cosine",
     queries: int | None = None,
 ) -> RetrievalScores:
-    """Recall@K, MAP@R and R-precision of every image searched among all others.
+    """Recall@K, MAP@R and R-precision of images that are each searched among all others.
 
-    Recall@K is the share of the queries with an image of their class among the K nearest. With R other images in
-    the query's class, R-precision is the share of them among the R nearest, and MAP@R the mean over the places
-    1 to R of the precision up to that place where the image there is of the class, zero elsewhere (Musgrave et al.,
-    "A metric learning reality check", ECCV 2020). A query is left out of its own search by index, so a copy of it
-    counts. Images alone in their class can find nothing and are no queries. With ``queries``, the first so many images
-    ask and only the others, the gallery, are searched.
+    Recall@K is the share of the queries that have an image of their class among the K nearest, for each K in ``k``. If
+    the query's class has R other images, R-precision is the share of them among the R nearest, and MAP@R is the mean
+    over the places 1 to R of the precision up to that place where the image there is of the class, and of zero
+    elsewhere (Musgrave et al., "A metric learning reality check", ECCV 2020). A query is left out of its own search by
+    index, so a copy of it counts. An image that is alone in its class can find nothing and is no query. With
+    ``queries``, that number of images, the first ones, are the queries, and only the others, the gallery, are searched.
+
+    Raises:
+        ValueError: rows are not finite or have no label, there is nothing to find for any query, or a number in ``k``
+            is below 1 or above the number of images to search.
     """
     check_labeled(x, y, "retrieval")
     others = images_to_find(y, k=k, queries=queries)
@@ -66,10 +70,11 @@ def retrieval(
 def images_to_find(
     y: Int64[Tensor, " n"], *, k: Sequence[int], queries: int | None = None
 ) -> Int64[Tensor, " n_queries"]:
-    """How many of the images that a query searches are of its class, for each of them.
+    """For each query, how many of the images that are searched are of its class; see :func:`retrieval`.
 
     Raises:
-        ValueError: there are none for any, or fewer images than a depth of ``k``.
+        ValueError: there is nothing to find for any query, or a number in ``k`` is below 1 or above the number of
+            images to search.
     """
     if not k or min(k) < 1:
         raise ValueError(f"k is {list(k)}; give one or more numbers of neighbors, each at least 1.")

@@ -1,4 +1,4 @@
-"""Linear probes trained by SGD as published ones are: a grid of learning rates at once, nothing chosen on the test."""
+"""Linear probes trained by SGD, as published ones are: many learning rates at once, none chosen on the test split."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ View = Callable[[int, Int64[Tensor, " b"]], Float[Tensor, "b d"]]
 
 @dataclass(frozen=True)
 class SgdProbeResult:
-    """The score of the last state of one linear layer, and everything that was chosen on the way to it."""
+    """The accuracy of the last state of a linear layer, and everything that was chosen for it."""
 
     accuracy: float
     rate: float
@@ -40,7 +40,7 @@ class SgdProbeResult:
 
     @property
     def at_grid_edge(self) -> bool:
-        """Whether the best rate is the smallest or largest offered, so that a wider grid may do better."""
+        """Whether the chosen rate is the smallest or the largest, so that a wider grid might do better."""
         return self.rate in (min(self.held_out_accuracy), max(self.held_out_accuracy))
 
 
@@ -59,16 +59,22 @@ def sgd_probe(
 ) -> SgdProbeResult:
     """Test accuracy of a linear layer trained by SGD, its learning rate chosen on a tenth of the training split.
 
-    As DINOv2 does (Oquab et al., 2023, dinov2/eval/linear.py): momentum 0.9, no weight decay, the rate falls to zero
-    along a cosine, one layer for each rate, all trained on the same batches. Each rate has two layers: one never sees
-    the held-out tenth and is judged on it: the highest accuracy wins, among equals the lowest cross-entropy (and then
-    the smallest rate). Of the best rate the other, trained on every row, is scored on the test split in its last state.
+    The protocol is that of DINOv2 (Oquab et al., 2023, dinov2/eval/linear.py): momentum 0.9, no weight decay, rates
+    that fall to zero along a cosine, and one layer for each of ``rates`` (of a ``batch_size`` of 256; others scale
+    them), all trained on the same batches. Each rate has two layers. One never sees the held-out tenth and is judged on
+    it: the highest accuracy wins, among equals the lowest cross-entropy, and then the smallest rate. The other is
+    trained on every row; that of the chosen rate is scored on the test split in its last state. What is drawn is a
+    function of ``seed``.
 
-    Features are standardized by the statistics of ``train_x``, since DINOv2's leave a layer norm and come with scale
-    one, and others do not: without it the best rate of one network is 300 times that of another.
+    Features are standardized by the statistics of ``train_x``. Those of DINOv2 come from a layer norm and have a scale
+    of one, others do not: without this the best rate of one network is 300 times that of another.
 
-    ``view`` makes it the probe of MoCo and SimCLR, which sees augmented images: it gives the features of some rows as
-    an epoch shows them. ``train_x`` then serves for the statistics and the choice alone.
+    With ``view`` this is the probe of MoCo and SimCLR, which sees augmented images: ``view`` gives the features of some
+    training rows as an epoch shows them. ``train_x`` is then used for the statistics and the choice alone.
+
+    Raises:
+        ValueError: the splits cannot be scored against each other, a rate is not positive, ``epochs`` or ``batch_size``
+            is below 1, or every class has a single training image.
     """
     check_splits(train_x, train_y, test_x, test_y)
     if not rates or min(rates) <= 0:
