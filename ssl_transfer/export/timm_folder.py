@@ -138,7 +138,7 @@ def _our_python(model: EmbeddingModel) -> str:
     outputs = "features" if model.head is None else f"features and {model.head.output_name}"
     return (
         "from pathlib import Path\n"
-        "from ssl_transfer.models.checkpoint import load_model\n\n"
+        "from ssl_transfer.models import load_model\n\n"
         'model, spec = load_model(Path("{location}"))\n'
         f"outputs = model.outputs(images)  # images in [0, 1]; gives {outputs}\n"
     )

@@ -16,8 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ssl_transfer.files import write_atomically, write_json
-from ssl_transfer.models import ClassifierHead, EmbeddingHead, EmbeddingModel, ProjectionHead, create_backbone
-from ssl_transfer.models.heads import LastNorm
+from ssl_transfer.models.backbones import create_backbone
+from ssl_transfer.models.embedding import EmbeddingModel
+from ssl_transfer.models.heads import ClassifierHead, EmbeddingHead, LastNorm, ProjectionHead
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # for what is read from a file
 

@@ -31,7 +31,11 @@ class PooledLayer(nn.Module):
         self.prefix_tokens = getattr(network, "num_prefix_tokens", 0)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """The pooled output of the layer for images in [0, 1]."""
+        """The pooled output of the layer for images in [0, 1].
+
+        Raises:
+            ValueError: the network did not run the layer.
+        """
         outputs: list[Any] = []
         handle = self.network.get_submodule(self.name).register_forward_hook(lambda _, given, out: outputs.append(out))
         try:

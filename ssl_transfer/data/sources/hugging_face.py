@@ -34,7 +34,11 @@ class TableStorage(Storage):
         return len(self._table)
 
     def read(self, place: int) -> bytes:
-        """The image's file, kept in the table or beside it."""
+        """The image's file, kept in the table or beside it.
+
+        Raises:
+            ValueError: the row has no image.
+        """
         image = self._table[place][self._column]
         if image is None:
             raise ValueError("there is no image")
@@ -49,7 +53,11 @@ class TableStorage(Storage):
         return str(place)
 
     def sample(self, place: int) -> bytes:
-        """Of the image's file."""
+        """Of the image's file.
+
+        Raises:
+            ValueError: the row has no image.
+        """
         image = self._table.data.column(self._column)[place]  # Arrow's own view of the row: nothing is copied
         if not image.is_valid:
             raise ValueError("there is no image")
