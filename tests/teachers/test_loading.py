@@ -222,7 +222,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, timm_folder):
     ):
         model, _ = open_teacher(teacher, None)
         assert model.num_features in (64, 512)
-    assert config.Teacher(checkpoint="~/run").path == tmp_path / "run" and config.Teacher(timm="resnet18").path is None
+    assert config.Teacher(checkpoint="~/run").checkpoint == str(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
