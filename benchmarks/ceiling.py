@@ -19,7 +19,7 @@ from train import SIZE, autocast, network
 
 from ssl_transfer.context import keep_freed_memory
 from ssl_transfer.data import Batch
-from ssl_transfer.tasks import SimCLR
+from ssl_transfer.tasks.pretrain import SimCLR
 
 CANDIDATES = (
     (),

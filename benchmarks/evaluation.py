@@ -22,10 +22,17 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
 from ssl_transfer.data import load_images
-from ssl_transfer.features.model_features import Subject, make_subject
+from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.models.checkpoint import build_model, load_model
 from ssl_transfer.probes.splits import rank_in_class
-from ssl_transfer.scores import measures
+from ssl_transfer.scores.agreement import Agreement
+from ssl_transfer.scores.base import Measuring
+from ssl_transfer.scores.clustering import Clustering
+from ssl_transfer.scores.few_shot import FewShot
+from ssl_transfer.scores.finetune import Finetune
+from ssl_transfer.scores.knn import KNN
+from ssl_transfer.scores.linear_probe import LinearProbe
+from ssl_transfer.scores.retrieval import Retrieval
 from ssl_transfer.scores.score import Score
 
 DRAWS = 10
@@ -83,25 +90,28 @@ def clustering_peer(x: dict[str, np.ndarray], scores: list[Score]) -> dict[str, 
     return {"NMI": normalized_mutual_info_score(x["test_y"], clusters)}
 
 
-def ours(subject: Subject, teacher: Subject) -> list[Score]:
+ASKED = (
+    KNN(k=[20, 200]),
+    KNN(k=[20], weighted=False),
+    LinearProbe(),
+    LinearProbe(protocol="sgd"),
+    LinearProbe(protocol="augmented", epochs=2),
+    FewShot(labels_per_class=[1, 10], fractions=[0.01], draws=DRAWS),
+    Finetune(fraction=0.01, epochs=60),
+    Retrieval(k=[1]),
+    Clustering(),
+    Agreement(),
+)
+
+
+def ours(features: ModelFeatures, teacher: ModelFeatures) -> list[Score]:
     """All probes of one network."""
-    return [
-        *measures.knn(subject, k=[20, 200]),
-        *measures.knn(subject, k=[20], weighted=False),
-        *measures.linear_probe(subject),
-        *measures.linear_probe(subject, protocol="sgd"),
-        *measures.linear_probe(subject, protocol="augmented", epochs=2),
-        *measures.few_shot(subject, labels_per_class=[1, 10], fractions=[0.01], draws=DRAWS),
-        *measures.finetune(subject, fraction=0.01, epochs=60),
-        *measures.retrieval(subject, k=[1]),
-        *measures.clustering(subject),
-        *measures.agreement(subject, teacher),
-    ]
+    return [score for kind in ASKED for score in kind.measure(features, Measuring(teacher=teacher))]
 
 
-def peers(subject: Subject, scores: list[Score]) -> dict[str, float]:
+def peers(measured: ModelFeatures, scores: list[Score]) -> dict[str, float]:
     """What other libraries make of the same features, by the column of ours."""
-    features = subject.features
+    features = measured.features
     x = {name: getattr(features, name).numpy() for name in ("train_x", "train_y", "test_x", "test_y")}
     found: dict[str, float] = {}
     for peer in (knn_peer, linear_peer, few_shot_peer, retrieval_peer, clustering_peer):
@@ -123,14 +133,14 @@ def main() -> None:
     trained, spec = load_model(given.run)
     torch.manual_seed(0)
     models = {"untrained": build_model(spec).eval(), "trained": trained}
-    teacher = make_subject("teacher", load_model(given.teacher)[0], splits, cache=given.cache)
+    teacher = features_of("teacher", load_model(given.teacher)[0], splits, cache=given.cache)
     table: dict[str, list[str]] = {}
     for name, model in models.items():
-        subject = make_subject(name, model, splits, cache=given.cache)
+        measured = features_of(name, model, splits, cache=given.cache)
         start = time.perf_counter()
-        scores = ours(subject, teacher)
+        scores = ours(measured, teacher)
         middle = time.perf_counter()
-        beside = peers(subject, scores)
+        beside = peers(measured, scores)
         print(f"{name}: ours {middle - start:.0f} s, peers {time.perf_counter() - middle:.0f} s")
         for score in scores:
             spread = "" if score.sd is None else f" ± {100 * score.sd:.2f}"
