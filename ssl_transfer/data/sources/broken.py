@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import secrets
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from ssl_transfer.data.sources.encoded import UNREADABLE, EncodedImages
 from ssl_transfer.data.sources.inventory import printable
+from ssl_transfer.files import write_json
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +60,7 @@ def find_broken(encoded: EncodedImages, size: int, *, memory: Path | None) -> di
         broken |= encoded.decode_in_threads(rows.tolist(), size)[1]
     passing = any(why.startswith(UNREADABLE) for why in broken.values())
     if note is not None and not passing:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed when whole: other processes may look for it.
-        temporary = note.with_suffix(f".{secrets.token_hex(8)}.tmp")
-        temporary.write_text(json.dumps({"images": len(encoded), "broken": broken}))
-        os.replace(temporary, note)
+        write_json(note, {"images": len(encoded), "broken": broken})
     return broken
 
 
