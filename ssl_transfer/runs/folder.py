@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ssl_transfer import config
@@ -218,8 +217,8 @@ def _never_started(folder: Path, info: RunInfo) -> bool:
 
 def _changes(folder: Path, recipe: config.Recipe) -> list[str]:
     try:
-        old = yaml.safe_load((folder / "recipe.yaml").read_text())
-        changes = config.differences(config.identity(config.Recipe.model_validate(old)), config.identity(recipe))
-    except (OSError, ValueError, yaml.YAMLError):
+        old = read_recipe(folder)
+    except UserError:
         return ["made by another version of this program"]
+    changes = config.differences(config.identity(old), config.identity(recipe))
     return changes[:3] + ([f"and {len(changes) - 3} more"] if len(changes) > 3 else [])
