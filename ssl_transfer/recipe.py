@@ -82,7 +82,8 @@ def _train(
 ) -> None:
     """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
     built = _build(recipe, context, splits, stop)
-    info = _with_inputs(recipe, folder, info, context, splits)  # a teacher that is a recipe is known only now
+    if recipe.teacher is not None and recipe.teacher.recipe is not None:  # whose weights are known only now
+        info = _with_inputs(recipe, folder, info, context, splits)
     taken = built.batches.images.inventory
     total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
     info = replace(
