@@ -111,43 +111,36 @@ class Relational(Transfer):
         )
 
 
-class RelaxedContrastive(Relational):
+class Relaxed(Relational):
+    """What the relaxed losses share (Kim et al., CVPR 2021): the teacher's affinity of a pair stands for its label."""
+
+    needs_images = True
+
+    weight: Positive = 1.0  # LabelRelaxation: the only loss
+    sigma: Positive = 1.0
+    delta: Positive = 1.0
+    affinity: Literal["gaussian", "contextual"] = "gaussian"
+    neighbors: Neighbors = 10  # of the contextual affinity
+
+    @property
+    def rows_needed(self) -> int:
+        """The contextual affinity looks for neighbors in the batch."""
+        return self.neighbors if self.affinity == "contextual" else super().rows_needed
+
+
+class RelaxedContrastive(Relaxed):
     """Give the student the teacher's geometry by the relaxed contrastive loss (Kim et al., CVPR 2021)."""
 
     # Beside labels it is not published; recipes/README.md, "Labels beside a teacher", says how 1 was looked for.
-    needs_images = True
-
     kind: Literal["relaxed_contrastive"]
-    weight: Positive = 1.0  # LabelRelaxation: the only loss
-    sigma: Positive = 1.0
-    delta: Positive = 1.0
-    affinity: Literal["gaussian", "contextual"] = "gaussian"
-    neighbors: Neighbors = 10  # of the contextual affinity
-
-    @property
-    def rows_needed(self) -> int:
-        """The contextual affinity looks for neighbors in the batch."""
-        return self.neighbors if self.affinity == "contextual" else super().rows_needed
 
 
-class RelaxedMultiSimilarity(Relational):
+class RelaxedMultiSimilarity(Relaxed):
     """The relaxed multi-similarity loss of the authors' code."""
 
-    needs_images = True
-
     kind: Literal["relaxed_multi_similarity"]
-    weight: Positive = 1.0  # LabelRelaxation: the only loss
-    sigma: Positive = 1.0
-    delta: Positive = 1.0
     alpha: Positive = 1.0
     beta: Positive = 2.0
-    affinity: Literal["gaussian", "contextual"] = "gaussian"
-    neighbors: Neighbors = 10  # of the contextual affinity
-
-    @property
-    def rows_needed(self) -> int:
-        """The contextual affinity looks for neighbors in the batch."""
-        return self.neighbors if self.affinity == "contextual" else super().rows_needed
 
 
 class PKT(Relational):
