@@ -2,6 +2,7 @@
 
 import errno
 import re
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +28,12 @@ class Interrupted(UserError):
     exit_code = 130  # the shell's for an interrupt
 
 
+def one_line(error: BaseException, *, longest: int | None = None) -> str:
+    """What an error says, in one line; of a text with more than ``longest`` characters its first words."""
+    text = " ".join(str(error).split())
+    return text if longest is None else textwrap.shorten(text, longest, placeholder=" ...")
+
+
 @contextmanager
 def user_mistakes() -> Iterator[None]:
     """Turn what the library raises for a user's mistake into a :class:`UserError` with the same sentence.
@@ -37,7 +44,7 @@ def user_mistakes() -> Iterator[None]:
     try:
         yield
     except (ValueError, FileNotFoundError, PermissionError) as error:
-        raise UserError(_refused_by_system(error) or " ".join(str(error).split())) from error
+        raise UserError(_refused_by_system(error) or one_line(error)) from error
 
 
 @contextmanager
@@ -68,7 +75,7 @@ def _refused_by_system(error: BaseException) -> str | None:
 
 def _lack_of_memory(error: BaseException) -> str | None:
     """What to do about an ``error`` that is a lack of memory, None where it is something else."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if not isinstance(error, MemoryError) and not _NO_MEMORY.search(text):
         return None
     why = str(error).splitlines()[0] if str(error) else "Python has none left"
@@ -80,7 +87,7 @@ def _lack_of_memory(error: BaseException) -> str | None:
 
 def _lack_of_others(error: BaseException) -> str | None:
     """Which process this one cannot go on without, None where ``error`` is something else."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if _WORKER.search(text):
         return f"a process that decodes images was ended, perhaps for lack of memory: lower data.workers ({text})"
     if isinstance(error, RuntimeError) and _PEER.search(text):

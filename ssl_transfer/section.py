@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from ssl_transfer.catalog.presets import PRESETS
+from ssl_transfer.errors import one_line
 
 AnySection = TypeVar("AnySection", bound="Section")
 Rule = Callable[[AnySection], Iterator[str]]
@@ -174,4 +175,4 @@ def reason(error: Exception) -> str:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         return f"{place}: {first['msg']}" if place else first["msg"]
-    return " ".join(str(error).split())
+    return one_line(error)

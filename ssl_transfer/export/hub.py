@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ssl_transfer.errors import one_line
+
 
 def check_name(name: str) -> None:
     """Refuse a name that the Hub would refuse, before any work is done.
@@ -30,9 +32,8 @@ def push(folder: Path, name: str) -> str:
         url = api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=url.repo_id, folder_path=folder, commit_message="Export from ssl-transfer")
     except Exception as error:  # of httpx or of requests, by the version of huggingface_hub, or its own
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{folder} is written, but could not be uploaded as {name} ({reason}): log in with `hf auth login` and "
-            f"upload it with `hf upload {name} {folder}`"
+            f"{folder} is written, but could not be uploaded as {name} ({one_line(error, longest=200)}): "
+            f"log in with `hf auth login` and upload it with `hf upload {name} {folder}`"
         ) from error
     return f"Uploaded to {url}; a new repository is private until you choose a licence and make it public."

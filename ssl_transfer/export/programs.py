@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, products_in
+from ssl_transfer.errors import one_line
 from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec
@@ -107,7 +108,7 @@ def _traced(model: EmbeddingModel, spec: ModelSpec) -> torch.export.ExportedProg
 
 
 def _cannot(what: str, spec: ModelSpec, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, longest=200)
     return ValueError(
         f"{what} cannot express backbone {spec.backbone!r} for any number of images ({reason}): use the format timm"
     )

@@ -10,6 +10,7 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
+from ssl_transfer.errors import one_line
 from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
 from ssl_transfer.files import write_json
 from ssl_transfer.models import EmbeddingModel
@@ -119,9 +120,9 @@ def _loaded_by_timm(folder: Path, spec: ModelSpec) -> nn.Module:
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     except Exception as error:  # timm has no error type of its own
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"timm cannot load its own {spec.backbone} again ({reason}), so nothing was written: use the format torch"
+            f"timm cannot load its own {spec.backbone} again ({one_line(error, longest=200)}), so nothing was written: "
+            "use the format torch"
         ) from error
 
 
