@@ -127,7 +127,7 @@ def load_model(folder: Path) -> tuple[EmbeddingModel, ModelSpec]:
             f"{folder / 'config.json'} does not describe a model of this program ({why}): bring back a copy of it"
         ) from None
     model = build_model(spec)
-    weights = _read_weights(folder / "model.safetensors")
+    weights, _ = read_tensors(folder / "model.safetensors")
     if exported:
         weights = _own_names(weights, folder, spec, classifier)
     _load_exactly(model, weights, folder / "model.safetensors")
@@ -168,10 +168,6 @@ def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
-    return read_tensors(path)[0]
-
-
 def _own_names(
     weights: dict[str, torch.Tensor], folder: Path, spec: ModelSpec, classifier: str | None
 ) -> dict[str, torch.Tensor]:
@@ -181,7 +177,8 @@ def _own_names(
     """
     own = {f"backbone.{name}": torch.tensor(getattr(spec, name)).view(-1, 1, 1) for name in ("mean", "std")}
     if spec.head is not None and classifier is None:
-        own |= {f"head.{name}": value for name, value in _read_weights(folder / "head" / "model.safetensors").items()}
+        head, _ = read_tensors(folder / "head" / "model.safetensors")
+        own |= {f"head.{name}": value for name, value in head.items()}
     for name, value in weights.items():
         layer, _, kind = name.rpartition(".")
         own[f"head.linear.{kind}" if layer == classifier else f"backbone.network.{name}"] = value

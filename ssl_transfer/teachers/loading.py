@@ -35,9 +35,9 @@ def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel,
     elif teacher.torchvision is not None:
         model = EmbeddingModel(torchvision_pretrained(teacher.torchvision, **prepared))
     else:
-        source = folder or Path(teacher.checkpoint or "")
+        source = folder or teacher.checkpoint
         assert source is not None  # one of the five sources is given, and these two are left
-        model, no_projection = load_model(source)[0], "its run had none"
+        model, no_projection = load_model(Path(source))[0], "its run had none"
     if teacher.output != "features" and model.head is None:
         raise ValueError(
             f"teacher.output is {teacher.output}, but {teacher.title} has no projection head "

@@ -101,6 +101,9 @@ class TeacherMemory:
 
         ``teacher`` is given as many views at a time as in training. ``before_each`` is called before each such part and
         may raise; what was computed stays.
+
+        Raises:
+            ValueError: an embedding is not finite in the precision of the files, or an image cannot be decoded.
         """
         images, which, of = batches.images, *share
         own = torch.arange(len(images)).tensor_split(of)[which]
