@@ -5,7 +5,20 @@ from typing import Any
 
 from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
 from ssl_transfer.models.checkpoint import load_model
-from ssl_transfer.teachers.section import Teacher
+from ssl_transfer.teachers.section import Teacher, named_teacher
+
+
+def open_model(model: str, **described: Any) -> tuple[EmbeddingModel, list[str]]:
+    """The model that one word names, in eval mode, and for a file of another tool what became of its weights.
+
+    ``model`` is a run or exported folder, ``timm:NAME``, ``torchvision:NAME``, or a checkpoint
+    (:func:`ssl_transfer.teachers.section.named_source`). ``described`` are keys of ``task.teacher`` that go with it:
+    ``backbone``, ``format``, ``prefix``, ``stem``, ``mean``, ``std``, ``image_size``.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such model, it is damaged, or what is described does not suit it.
+    """
+    return open_teacher(named_teacher(model, **described), folder=None)
 
 
 def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel, list[str]]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError
 
 from ssl_transfer.catalog.checkpoint_formats import FORMATS
-from ssl_transfer.section import Count, Deviation, Location, Mean, Section, location, rule, suggest
+from ssl_transfer.section import Count, Deviation, Location, Mean, Section, location, reason, rule, suggest
 
 if TYPE_CHECKING:
     from ssl_transfer.config.schema import Recipe
@@ -93,3 +93,43 @@ class Teacher(Section):
         if self.file is not None:
             return f"{self.backbone} of {Path(self.file).name}"
         return self.timm or self.torchvision or Path(self.checkpoint or "").name
+
+
+def named_source(model: str) -> dict[str, str]:
+    """The key of :class:`Teacher` that ``model`` stands for, as commands and Python take a model in one word.
+
+    ``timm:NAME``, ``torchvision:NAME`` and ``file:PATH`` say which it is. Any other word is a path: of a folder, which
+    is a run or what ``export`` wrote; of the ``model.safetensors`` in one; or of another tool's checkpoint.
+
+    Raises:
+        FileNotFoundError: there is neither a folder nor a file of that name.
+        ValueError: nothing can lie at such a path.
+    """
+    kind, colon, name = model.partition(":")
+    if colon and kind in ("timm", "torchvision", "file"):
+        return {kind: name}
+    path = Path(location(model))
+    if path.name == "model.safetensors" and (path.parent / "config.json").is_file():
+        path = path.parent
+    if path.is_dir():
+        return {"checkpoint": str(path)}
+    if path.is_file():
+        return {"file": str(path)}
+    raise FileNotFoundError(
+        f"there is no folder or file {model}: name a run, an exported folder or a checkpoint, or a published network "
+        f"as timm:NAME or torchvision:NAME, such as timm:{path.name if path.name.isidentifier() else 'resnet18'}"
+    )
+
+
+def named_teacher(model: str, **described: Any) -> Teacher:
+    """The section for :func:`named_source`, with those of its other keys that are ``described``, None being left out.
+
+    Raises:
+        FileNotFoundError: as :func:`named_source`.
+        ValueError: what is described does not suit the source, or is missing.
+    """
+    given: dict[str, Any] = {key: value for key, value in described.items() if value is not None}
+    try:
+        return Teacher(**(named_source(model) | given))
+    except ValidationError as error:
+        raise ValueError(f"{model}: {reason(error).removeprefix('Value error, ')}") from None

@@ -14,7 +14,8 @@ from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.data import load_images
 from ssl_transfer.models import timm_pretrained, torchvision_pretrained
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
-from ssl_transfer.teachers.loading import open_teacher
+from ssl_transfer.teachers.loading import open_model, open_teacher
+from ssl_transfer.teachers.section import named_source
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -267,3 +268,39 @@ def test_a_model_gives_the_outputs_that_its_recipe_announces(recipes, task, widt
     model = untrained(recipe, model_spec(recipe, images)).eval()
     with torch.no_grad():
         assert list(model.outputs(images.pixels[:2].float() / 255)) == recipe.outputs
+
+
+def test_one_word_names_a_model_from_any_source(tmp_path, model):
+    torch.manual_seed(0)
+    spec = ModelSpec("cifar_resnet8", "default", 1, 8, (0.1,), (0.2,), head=HeadSpec("embedding", 16))
+    save_model(tmp_path / "run", model, spec)
+    network = timm.create_model("resnet18", num_classes=0)
+    save_file(network.state_dict(), tmp_path / "other.safetensors")
+    for word in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        assert named_source(str(word)) == {"checkpoint": str(tmp_path / "run")}
+    assert named_source(str(tmp_path / "other.safetensors")) == {"file": str(tmp_path / "other.safetensors")}
+    assert named_source("timm:hf-hub:owner/name") == {"timm": "hf-hub:owner/name"}
+    assert named_source("torchvision:resnet18.DEFAULT") == {"torchvision": "resnet18.DEFAULT"}
+    assert named_source("file:x:y.pth") == {"file": "x:y.pth"}
+
+    opened, report = open_model(str(tmp_path / "run"), backbone=None)
+    assert not opened.training and report == []
+    for name, value in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], value), name
+    prepared = {"mean": [0.5] * 3, "std": [0.25] * 3, "image_size": 32}
+    opened, report = open_model(str(tmp_path / "other.safetensors"), backbone="resnet18", **prepared)
+    assert report and opened.backbone.preprocessing.std == (0.25,) * 3 and opened.backbone.input_size == 32
+    assert torch.equal(opened.backbone.network.conv1.weight, network.conv1.weight)
+
+
+def test_a_word_that_names_no_model_is_refused_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("other.pth").touch()
+    with pytest.raises(FileNotFoundError, match="no folder or file resnet18: .* such as timm:resnet18"):
+        named_source("resnet18")
+    with pytest.raises(ValueError, match="^other.pth: file needs backbone"):
+        open_model("other.pth")
+    with pytest.raises(ValueError, match="^timm:resnet18: stem cannot be given with timm"):
+        open_model("timm:resnet18", stem="cifar")
+    with pytest.raises(ValueError, match="no path is empty"):
+        named_source("")
