@@ -221,6 +221,7 @@ def test_a_mistake_is_one_sentence_and_nothing_is_lost(tmp_path, overrides, word
     assert runs.folder_of(load(tmp_path))[0] == tmp_path / "digits-transfer"  # what is mended has its name
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_names_both_numbers(tmp_path, free_port):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command = ["-m", "ssl_transfer", "run", str(TRANSFER), *SMALL, f"train.runs={tmp_path}", "data.batch_size=95"]
