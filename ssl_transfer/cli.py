@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssl_transfer import __version__, config, runs
-from ssl_transfer.errors import UserError
+from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.program import ends_in_a_sentence, speaks
 from ssl_transfer.section import path_argument
 
@@ -63,6 +64,27 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         added.add_argument("--baseline", metavar="METHOD", help="what differences are to; the first method by default")
         added.add_argument("--out", type=_path, metavar="FOLDER", help="where to write the table and a chart")
 
+    embedding = command("embed", _embed, "write the embeddings of a folder of images, or of a data set, into a file")
+    embedding.add_argument("model", help="a run or exported folder, timm:NAME, torchvision:NAME, or a checkpoint")
+    embedding.add_argument("images", help="a folder, of which all images are taken, or the name of a data set")
+    embedding.add_argument(
+        "--to", type=_path, required=True, metavar="FILE", help="a new file whose name ends in .npz or .parquet"
+    )
+    embedding.add_argument(
+        "--layer", default="features", help="features, projection, embedding, output, or a layer of the timm network"
+    )
+    embedding.add_argument(
+        "--image-size",
+        type=_count,
+        metavar="PIXELS",
+        help="the side to which images of files are brought; by default "
+        "as the run scored them, or else what the network sees",
+    )
+    embedding.add_argument("--root", type=_path, default=Path("data"), help="where the data set lies; default: data")
+    embedding.add_argument("--split", default="test", help="of the data set; default: test")
+    embedding.add_argument("--labels", default="auto", help="of a folder: auto, folders or none; default: auto")
+    _add_description(embedding)
+
     exporting = command("export", _export, "write a finished run's model where timm, torch or ONNX load it")
     exporting.add_argument("run", type=_path, help="a run folder, such as runs/digits-transfer")
     exporting.add_argument("--to", type=_path, required=True, metavar="FOLDER", help="a new folder")
@@ -84,6 +106,29 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         getattr(given, several).extend([_path(word) for word in rest] if several == "runs" else rest)
     return given
+
+
+def _add_processes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--processes", type=_count, metavar="N", help="how many share the work on this machine, one a GPU; default: 1"
+    )
+
+
+def _add_description(parser: argparse.ArgumentParser) -> None:
+    """What goes with a model that is no run, as in ``task.teacher``."""
+    of = parser.add_argument_group("of a checkpoint of another tool, or a published network")
+    of.add_argument("--backbone", metavar="NAME", help="timm's name of the network in a checkpoint, which needs it")
+    of.add_argument("--format", help="the tool that saved a checkpoint; default: by its names")
+    of.add_argument("--prefix", help="the name in a checkpoint below which its weights are, if they are there twice")
+    of.add_argument("--stem", choices=["default", "cifar"], help="of the network in a checkpoint")
+    of.add_argument("--mean", type=float, nargs="+", help="of each color, from 0 to 1, where it is not known or other")
+    of.add_argument("--std", type=float, nargs="+", help="likewise")
+    of.add_argument("--input-size", type=_count, metavar="PIXELS", help="the side of what the network sees")
+
+
+def _described(given: argparse.Namespace) -> dict[str, Any]:
+    described = {key: getattr(given, key) for key in ("backbone", "format", "prefix", "stem", "mean", "std")}
+    return described | {"image_size": given.input_size}
 
 
 def _path(text: str) -> Path:
@@ -139,6 +184,28 @@ def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> Non
     print("\n" + writing.markdown(comparison), end="")
     if given.out is not None:
         print("\n" + "\n".join(str(path) for path in writing.write(comparison, given.out)))
+
+
+def _embed(given: argparse.Namespace) -> None:
+    from ssl_transfer.embeddings.table import check_name
+    from ssl_transfer.teachers.section import named_teacher
+
+    with user_mistakes():  # before torch is loaded
+        check_name(given.to)
+        named_teacher(given.model, **_described(given))
+    from ssl_transfer.context import join_processes
+    from ssl_transfer.embeddings.embedder import load
+    from ssl_transfer.embeddings.writing import embed_to_file
+
+    state = join_processes()
+    with user_mistakes():
+        with state.main_process_first():  # one process downloads published weights
+            model = load(given.model, device=state.device, **_described(given))
+        where = {name: getattr(given, name) for name in ("root", "split", "labels", "image_size", "layer")}
+        sentences = embed_to_file(model, given.images, given.to, **where)
+    if speaks():
+        print("\n".join([*model.report, *sentences]))
+    state.destroy_process_group()
 
 
 def _export(given: argparse.Namespace) -> None:

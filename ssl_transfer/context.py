@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
 from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 from rich.console import Console
 from torch import nn
@@ -118,17 +118,7 @@ class Context:
         Raises:
             UserError: ``do`` raised it on the main process; every process raises it then.
         """
-        outcome: list[Any] = [None, None]
-        if self.accelerator.is_main_process:
-            try:
-                with machine_limits():
-                    outcome[0] = do()
-            except UserError as error:
-                outcome[1] = error
-        broadcast_object_list(outcome)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return outcome[0]
+        return on_main_process(do)
 
     def main_process_first(self, do: Callable[[], T]) -> T:
         """Call ``do`` on the main process, then on all others, and return on each what its own call returned.
@@ -146,6 +136,35 @@ class Context:
 
         self.on_main_process(make)
         return made[0] if made else do()
+
+
+def on_main_process(do: Callable[[], Any]) -> Any:
+    """Call ``do`` on the main process alone and return what it returns, on every process.
+
+    Raises:
+        UserError: ``do`` raised it on the main process; every process raises it then.
+    """
+    outcome: list[Any] = [None, None]
+    if PartialState().is_main_process:
+        try:
+            with machine_limits():
+                outcome[0] = do()
+        except UserError as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def join_processes() -> PartialState:
+    """Join the processes that a launcher started, for what is no training.
+
+    Raises:
+        UserError: the environment has a part of what a launcher sets.
+    """
+    with joining_processes():
+        return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 @contextmanager

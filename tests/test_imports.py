@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ssl_transfer"
 # The parts of the package, each a file or a folder below ssl_transfer/, from the ground up. A part imports parts of the
 # lines above its own, and itself: so there is no circle, and no arrow points up.
 LAYERS = (
-    {"_version", "arithmetic", "errors", "files", "schedules", "distributed", "catalog"},
+    {"_version", "arithmetic", "errors", "files", "launching", "progress", "schedules", "distributed", "catalog"},
     {"section", "losses", "models", "data", "probes", "program"},  # leaves: plain arguments, no recipe
     {"features", "teachers"},
     {"training"},
@@ -21,7 +21,7 @@ LAYERS = (
     {"runs"},
     {"context", "report"},
     {"building"},
-    {"rescore", "evaluation", "doctor", "export"},
+    {"rescore", "evaluation", "doctor", "export", "embeddings"},
     {"recipe"},
     {"tables"},
     {"cli"},

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_transfer.data.device import to_device
 from ssl_transfer.data.sources.inventory import Inventory
+from ssl_transfer.data.sources.storage import FileNames
 from ssl_transfer.data.sources.streaming import IndexOf, PixelReader, StreamedPixels
 
 
@@ -27,6 +28,8 @@ class Images:
         folds: the rows of each fold, where the data set defines folds (STL-10).
         queries: where a data set searches for its queries among its other images (In-shop), the number of queries,
             which are the first rows.
+        files: the name of each image's file within the data set, such as ``birds/7.jpg``; None where images are no
+            files.
         inventory: what the reader of files took and left out for the whole split, of which these images may be a part.
     """
 
@@ -40,6 +43,7 @@ class Images:
     class_names: tuple[str, ...] | None = None
     folds: tuple[Int64[Tensor, " _"], ...] | None = None
     queries: int | None = None
+    files: FileNames | None = None
     inventory: Inventory | None = None
 
     def __len__(self) -> int:
@@ -88,10 +92,11 @@ class Images:
     def subset(self, index: Int[Tensor, " m"]) -> "Images":
         """The images in these rows, in this order, without ``folds`` and ``queries``, which are of the whole split."""
         labels = None if self.labels is None else self.labels[index.to(self.labels.device)]
+        files = None if self.files is None else self.files.select(index)
         if isinstance(self.pixels, StreamedPixels):
-            return replace(self, pixels=self.pixels.select(index), labels=labels, folds=None, queries=None)
+            return replace(self, pixels=self.pixels.select(index), labels=labels, files=files, folds=None, queries=None)
         pixels = self.pixels[index.to(self.pixels.device)]
-        return replace(self, pixels=pixels, labels=labels, folds=None, queries=None)
+        return replace(self, pixels=pixels, labels=labels, files=files, folds=None, queries=None)
 
     def numbered_like(self, other: "Images") -> "Images":
         """The same images with their classes numbered as in ``other``, and those that ``other`` lacks after them.

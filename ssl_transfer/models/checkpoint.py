@@ -104,13 +104,14 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     write_json(folder / "config.json", asdict(spec))
 
 
-def load_model(folder: Path) -> tuple[EmbeddingModel, ModelSpec]:
+def load_model(folder: Path | str) -> tuple[EmbeddingModel, ModelSpec]:
     """The model that :func:`save_model` or ``ssl-transfer export`` wrote, on the CPU and in eval mode.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged, or the weights are not of the architecture.
     """
+    folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} holds no trained model: {name} is missing (did the run finish?)")

@@ -14,9 +14,9 @@ from ssl_transfer import config, runs
 from ssl_transfer.catalog.roles import TRAINED
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
+from ssl_transfer.progress import duration
 from ssl_transfer.scores.score import ScoreTable
 from ssl_transfer.training.metrics import NAME, read_metrics
-from ssl_transfer.training.progress import duration
 
 log = logging.getLogger(__name__)
 

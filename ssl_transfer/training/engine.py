@@ -130,6 +130,7 @@ def fit(
             at_end = done == plan.total_steps
             asked = stop(done)
             due = done % keeping.checkpoint_every == 0 or at_end
+            progress.moved(done)
             if done % keeping.log_every == 0 or due or (asked and world == 1):
                 stopping = log.flush(asked)  # raises where a loss was not finite, so only good states are saved
                 progress.update(done, done / plan.steps_per_epoch, log.loss, log.images_per_second)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ssl_transfer.data.sources.decode import decode
 from ssl_transfer.data.sources.inventory import Inventory, Tally
-from ssl_transfer.data.sources.storage import FileStorage, Storage
+from ssl_transfer.data.sources.storage import FileNames, FileStorage, Storage
 
 UNREADABLE = "cannot be read"  # so begins the reason for an image whose bytes the disk did not give
 
@@ -89,6 +89,11 @@ class EncodedImages:
         """The images at these rows, in this order."""
         labels = None if self.labels is None else self.labels[rows]
         return replace(self, places=self.places[rows], labels=labels)
+
+    @property
+    def files(self) -> FileNames:
+        """The name of each row's file within the data set."""
+        return FileNames(self.storage, self.places)
 
     def file_name(self, row: int) -> str:
         """What a person calls the file of this row."""

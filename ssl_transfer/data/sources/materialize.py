@@ -83,6 +83,7 @@ def _images(encoded: EncodedImages, pixels: torch.Tensor | StreamedPixels, inven
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         class_names=encoded.class_names,
+        files=encoded.files,
         inventory=inventory,
     )
 

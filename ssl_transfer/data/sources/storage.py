@@ -3,13 +3,15 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
+from torch import Tensor
 
 _WHOLE = 2**16  # bytes of a file that a sample holds all of; of a longer one it holds pieces
 _PIECE, _PIECES = 2**11, 8
@@ -115,6 +117,27 @@ class FileStorage(Storage):
     def changed(self) -> Int64[np.ndarray, " _"]:
         """For each image its file; 0 for a link to nothing."""
         return self._changed
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """The names of images' files within their data set, by row; each is looked up when it is asked for."""
+
+    storage: Storage
+    places: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, row: int) -> str:
+        return self.storage.key(int(self.places[row]))
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.storage.key(place) for place in self.places.tolist())
+
+    def select(self, rows: Int[Tensor, " m"]) -> "FileNames":
+        """Those of these rows, in this order."""
+        return FileNames(self.storage, self.places[rows.cpu()])
 
 
 def sampled(size: int, read: Callable[[int, int], bytes]) -> bytes:

@@ -61,10 +61,15 @@ class StreamedPixels:
         Raises:
             ValueError: an image cannot be decoded; names its file.
         """
+        pixels, broken = self.read(rows)
+        _refuse(self.encoded, broken)
+        return pixels
+
+    def read(self, rows: slice | Int[Tensor, " m"]) -> tuple[UInt8[Tensor, "m 3 size size"], dict[int, str]]:
+        """The same, and by its row the reason for each image that cannot be decoded, whose pixels are zero."""
         places = torch.arange(len(self))[rows.cpu() if isinstance(rows, Tensor) else rows]
         pixels, broken = self.encoded.decode_in_threads(places.tolist(), self.canvas)
-        _refuse(self.encoded, broken)
-        return _middle(pixels, self.size).to(self.device)
+        return _middle(pixels, self.size).to(self.device), broken
 
     def middle(self, size: int) -> "StreamedPixels":
         """The same images, and of each its middle ``size`` x ``size`` pixels."""

@@ -90,6 +90,10 @@ def test_rows_parts_subsets_and_middles_are_those_of_resident_pixels(tree):
         assert ours.pixels.shape == theirs.pixels.shape and torch.equal(ours.labels, theirs.labels)
         assert torch.equal(ours.pixels[:2], theirs.pixels[:2])
         assert torch.equal(torch.cat(list(ours.parts(slice(1, 71), size=33))), theirs.pixels[1:71])
+        assert list(ours.files) == list(theirs.files) == [ours.files[row] for row in range(len(ours))]
+    names = list(resident.files)
+    assert len(set(names)) == 90 and all((tree / "train" / name).is_file() for name in names)
+    assert list(resident.subset(chosen).files) == [names[row] for row in chosen]
 
 
 def test_no_rows_are_no_parts(tree):

@@ -1,0 +1,1 @@
+"""Embeddings of any images by any model: computed, kept with the images' names, searched and drawn."""
