@@ -9,11 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.tracking import GeneralTracker
 from safetensors.torch import load_file
 
-from ssl_transfer import config, recipe, runs
+from ssl_transfer import config, context, recipe, runs
+from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.errors import UserError
-from ssl_transfer.models.checkpoint import ModelSpec, build_model, save_model
+from ssl_transfer.models.checkpoint import ModelSpec, build_model, load_model, save_model
+from ssl_transfer.report.views_sheet import draw_views
 from ssl_transfer.rescore import rescore
 from ssl_transfer.training.engine import Interrupted
 
@@ -84,8 +88,8 @@ def test_a_run_does_not_depend_on_the_number_of_processes(one_process, tmp_path,
 def test_a_stopped_run_ends_with_the_same_bits(one_process, tmp_path, stop_after):
     given = load(tmp_path)
 
-    context = recipe.Context.start(given)
-    recipe.train(given.task.teacher.recipe, context, recipe.OpenSplits(context), lambda step: False)
+    running = Context.start(given)
+    recipe.train(given.task.teacher.recipe, running, recipe.OpenSplits(running), lambda step: False)
     with pytest.raises(Interrupted):
         recipe.run(given, stop=lambda step: step == stop_after)
     assert not (tmp_path / "digits-transfer" / "model.safetensors").exists()
@@ -136,8 +140,139 @@ def test_a_teacher_in_training_elsewhere_is_waited_for(tmp_path, capsys):
         runs.exclusive_folder(load(tmp_path).task.teacher.recipe, lambda folder, seconds: None),
         pytest.raises(Interrupted, match="stopped while waiting for .*digits-simclr"),
     ):
-        recipe.run(load(tmp_path), stop=lambda step: True)
+        recipe.run(load(tmp_path), stop=lambda step: step == 0)
     assert "digits-simclr, in which another program trains" in " ".join(capsys.readouterr().out.split())
+
+
+# A teacher after one step and a student after two: what does not depend on how long they train.
+SHORT = ["train.steps=2", "task.teacher.recipe.train.steps=1"]
+
+
+def test_a_run_says_and_writes_down_what_it_did(tmp_path, capsys):
+    given = load(tmp_path, *SHORT, "score=[{kind: knn, k: [5]}]")
+    folder = recipe.run(given)
+    assert folder == tmp_path / "digits-transfer"
+    info, teacher = runs.read_info(folder), tmp_path / "digits-simclr"
+    expected = runs.RunInfo(
+        identity=config.identity_hash(given),
+        steps=2,
+        total_steps=2,
+        seconds=info.seconds,
+        images_per_second=info.images_per_second,
+        finished=True,
+        device=device_name(torch.device("cpu")),
+        precision="float32",
+        versions=versions(),
+        origin={"teacher weights": info.origin["teacher weights"]},
+    )
+    assert info == expected and info.seconds > 0 and info.images_per_second > 0
+    model, spec = load_model(folder)
+    assert spec.backbone == "cifar_resnet8" and model.head is None
+    assert {path.name for path in folder.iterdir()} >= {"recipe.yaml", "metrics.jsonl", "scores.json", "report.html"}
+    assert not (folder / "state" / "state.pt").exists()
+    assert [losses(run).shape for run in (folder, teacher)] == [(2,), (1,)]
+    scored = {score.role for score in runs.read_scores(folder).scores}
+    assert scored == {"teacher", "student", "untrained", "raw pixels"}
+    said = " ".join(capsys.readouterr().out.split())
+    how = f"of 96 images on 1 x {info.device} in float32; run folder"
+    assert f"digits-simclr: simclr, tiny_convnet, 1 steps {how} {teacher}" in said
+    assert f"digits-transfer: relaxed_contrastive, cifar_resnet8, 2 steps {how} {folder}" in said
+    assert said.endswith(f"run folder: {folder}")
+
+    (folder / "report.html").unlink()
+    (folder / "state" / "state.pt").write_bytes(b"of a run that was killed before it was complete")
+    assert recipe.run(given) == folder
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{folder} is trained (2 steps)" in said and "digits-simclr" not in said
+    assert (folder / "report.html").is_file() and not (folder / "state" / "state.pt").exists()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=f"{folder} was trained to its end but has no .*: bring the file back, or rem"):
+        recipe.run(given)
+
+
+def test_a_stopped_run_says_how_far_it_is_and_goes_on_from_there(tmp_path, capsys):
+    given = load(tmp_path, *SHORT)
+    with pytest.raises(Interrupted, match="stopped after step 1 of 2"):
+        recipe.run(given, stop=lambda step: step == 1)  # with which the teacher is done
+    info = runs.read_info(tmp_path / "digits-transfer")
+    assert (info.steps, info.total_steps, info.finished) == (1, 2, False) and info.seconds > 0
+    with pytest.raises(Interrupted, match="digits-transfer is trained, and the same command goes on from there"):
+        recipe.run(given, stop=lambda step: step == 0)
+    done = runs.read_info(tmp_path / "digits-transfer")
+    assert (done.steps, done.finished) == (2, True) and done.seconds > info.seconds
+    assert "digits-simclr is trained (1 steps)" in capsys.readouterr().out
+    assert len(losses(tmp_path / "digits-transfer")) == 2
+
+
+def test_a_stop_is_heard_while_the_teachers_memory_is_filled(tmp_path):
+    words = "stopped while the teacher's memory was filled; run the same command again to continue"
+    with pytest.raises(Interrupted, match=words):
+        recipe.run(load(tmp_path, *SHORT, "data.fixed_views=1"), stop=lambda step: step == 0)
+
+
+def test_the_average_of_the_weights_is_what_is_kept_and_the_state_goes_on_with_it(tmp_path):
+    first, second = (
+        weights(recipe.run(load(tmp_path, *SHORT, f"train.steps={steps}", f"name=plain{steps}"))) for steps in (1, 2)
+    )
+    average = load(tmp_path, *SHORT, "train.ema=0.75", "name=average")
+    with pytest.raises(Interrupted):
+        recipe.run(average, stop=lambda step: step == 1)
+    recipe.run(average)
+    kept, spec = load_model(tmp_path / "average")
+    torch.manual_seed(0)
+    start = build_model(spec)
+    for name, weight in start.named_parameters():
+        expected = 0.75 * (0.75 * weight + 0.25 * first[name]) + 0.25 * second[name]
+        torch.testing.assert_close(kept.get_parameter(name), expected, rtol=1e-5, atol=1e-7, msg=name)
+
+
+class Tracker(GeneralTracker):
+    """Keeps what accelerate hands to a tracker."""
+
+    name, requires_logging_directory = "kept", False
+
+    def __init__(self):
+        super().__init__()
+        self.kept: list[object] = []
+
+    @property
+    def tracker(self) -> "Tracker":
+        return self
+
+    def store_init_configuration(self, values: dict) -> None:
+        self.kept.append(values)
+
+    def log(self, values: dict, step: int, **further: object) -> None:
+        self.kept.append((step, values["loss"]))
+
+    def finish(self) -> None:
+        self.kept.append("finished")
+
+
+def test_a_tracker_gets_the_recipe_the_losses_and_its_end(tmp_path, monkeypatch):
+    tracker, names, start = Tracker(), [], Accelerator.init_trackers
+    monkeypatch.setattr(context, "find_spec", lambda name: name)
+    monkeypatch.setattr(context, "Accelerator", lambda **settings: Accelerator(**settings | {"log_with": tracker}))
+    monkeypatch.setattr(
+        Accelerator, "init_trackers", lambda self, name, **more: (names.append(name), start(self, name, **more))
+    )
+    base = ROOT / "recipes" / "digits" / "simclr.yaml"
+    small = ["train.tracker=wandb", "train.steps=2", "train.log_every=1", "train.precision=full", "train.cpu_threads=1"]
+    given = config.load(base, [*small, f"train.runs={tmp_path}", "score=[]"])
+    found = losses(recipe.run(given)).tolist()
+    assert names == ["digits-simclr"]
+    assert tracker.kept == [{"recipe": config.dump(given)}, (0, found[0]), (1, found[1]), "finished"]
+
+
+def test_views_are_drawn_of_what_a_run_would_train_on(tmp_path):
+    given = load(tmp_path, "data.held_out=100", "seed=5")
+    recipe.show_views(given, tmp_path / "of the recipe.png")
+    running = Context.start(given)
+    images = recipe.OpenSplits(running).opened(given, "training")
+    draw_views(recipe.build_batches(given, images, running), tmp_path / "expected.png")
+    assert (tmp_path / "of the recipe.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+    with pytest.raises(UserError, match="is no name for a picture"):
+        recipe.show_views(given, tmp_path / "views.txt")
 
 
 def test_a_finished_student_of_another_teacher_is_not_taken_for_this_ones(tmp_path, capsys):

@@ -1,31 +1,133 @@
-"""Under what key a teacher's embeddings are remembered."""
+"""When a teacher is remembered, under what key, and that a batch then brings what the teacher makes of its views."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ssl_transfer import config
-from ssl_transfer.building.teacher_memory import _key
+from ssl_transfer.building.teacher_memory import _key, batches_with_teacher, remembers
 from ssl_transfer.context import Context
 from ssl_transfer.data import Augment, Batches, Images
-from ssl_transfer.models.checkpoint import ModelSpec, build_model
+from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
+from ssl_transfer.training.engine import Interrupted
 from tests.test_recipe import TRANSFER
 
-
-@pytest.fixture
-def batches():
-    pixels = torch.randint(256, (30, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    images = Images(pixels, None, None, "noise", "train", (0.5,) * 3, (0.3,) * 3)
-    return Batches(images, [Augment(32)], seed=0, batch_size=8, fixed_views=3)
+SPEC = ModelSpec("tiny_convnet", "default", 3, 32, (0.5,) * 3, (0.3,) * 3, head=HeadSpec("projection", 6))
 
 
-def test_a_network_of_the_same_weights_and_another_stride_is_another_teacher(batches):
-    recipe = config.load(TRANSFER, ["data.fixed_views=3", "train.cpu_threads=1"])
-    context = Context.start(recipe)
+def recipe_of(*overrides: str) -> config.Recipe:
+    return config.load(TRANSFER, ["data.fixed_views=3", "train.cpu_threads=1", "train.precision=full", *overrides])
+
+
+def batches_of(images: int = 30, **settings: object) -> Batches:
+    pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    noise = Images(pixels, None, None, "noise", "train", (0.5,) * 3, (0.3,) * 3)
+    views = [Augment(32, flip=0.5), Augment(32, crop_scale=(0.5, 1.0))]
+    return Batches(noise, **{"views": views, "seed": 0, "batch_size": 8, "fixed_views": 3} | settings)
+
+
+def network(spec: ModelSpec = SPEC, seed: int = 0) -> EmbeddingModel:
+    torch.manual_seed(seed)
+    return build_model(spec).eval()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], True),
+        (["data.fixed_views=null"], False),
+        (["task.teacher.memory=none"], False),
+        (["task.teacher.memory=float32"], True),
+        (["task.kind=fitnet"], False),  # maps are too large
+        (["task={kind: simclr}"], False),
+    ],
+)
+def test_a_teacher_is_remembered_where_views_come_round_again_and_embeddings_are_compared(overrides, expected):
+    assert remembers(recipe_of(*overrides)) == expected
+
+
+@pytest.mark.parametrize(("steps", "files"), [(5, 2), (7, 3), (40, 3)])  # three steps an epoch
+def test_a_batch_brings_what_the_teacher_makes_of_its_views(tmp_path, capsys, steps, files):
+    given = recipe_of("task.teacher.memory=float32", "task.teacher.output=projection", f"train.runs={tmp_path}")
+    teacher, batches, asked = network(), batches_of(), []
+    taught = batches_with_teacher(given, teacher, batches, steps, Context.start(given), lambda: asked.append(None))
+    for step in range(0, steps, 2):
+        batch = taught(step)
+        assert torch.equal(batch.views[1], batches.batch(step).views[1])
+        with torch.no_grad():
+            torch.testing.assert_close(batch.teacher, teacher(torch.cat(batch.views)), rtol=1e-5, atol=1e-6)
+    (folder,) = (tmp_path / "teacher-memory").iterdir()
+    assert len(list(folder.glob("*.bin"))) == files and asked
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"remembering the teacher: 0.0 MB in {folder}" in said
+    seen = files * 30 * 2
+    assert f"the teacher saw {seen} views; without memory it would see {steps * 8 * 2} in the whole run" in said
+
+
+def test_a_teacher_answers_in_the_arithmetic_of_the_run_and_is_kept_in_half_precision(tmp_path):
+    given = recipe_of("train.precision=bf16", f"train.runs={tmp_path}")
+    teacher, batches, context = network(), batches_of(), Context.start(given)
+    batch = batches_with_teacher(given, teacher, batches, 2, context, lambda: None)(0)
+    with torch.no_grad(), context.autocast():
+        expected = teacher.features(torch.cat(batch.views))
+    assert expected.dtype == torch.bfloat16 and not torch.equal(expected, teacher.features(torch.cat(batch.views)))
+    assert torch.equal(batch.teacher, expected.float().half().float())
+
+
+def test_what_was_computed_before_a_stop_stays(tmp_path, capsys):
+    given = recipe_of(f"train.runs={tmp_path}")
+
+    def fill(check_stop):
+        batches_with_teacher(given, network(), batches_of(), 3, Context.start(given), check_stop)
+
+    calls = iter(range(10))
+
+    def stop():
+        if next(calls) == 2:
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        fill(stop)
+    fill(lambda: None)
+    assert f"the teacher saw {(30 - 16) * 2} views" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_key_holds_all_that_decides_an_embedding_and_nothing_else():
+    """Its words are written out: by other ones nobody would find again what is already on disk."""
+
+    def key(*overrides: str, teacher: EmbeddingModel | None = None, **settings: object) -> dict[str, object]:
+        given = recipe_of(*overrides)
+        return _key(given, teacher or network(), batches_of(**settings), Context.start(given))
+
+    plain = key()
+    assert plain.keys() == {
+        *("data", "image", "augmentation", "seed", "teacher", "structure", "network", "preprocessing", "output"),
+        *("arithmetic", "version"),
+    }
+    assert plain == key("data.batch_size=96", "optim.lr=1.0", "task.sigma=3.0", batch_size=6)
+    assert plain["image"] == [3, 32, 32]
+
+    def differs(other: dict[str, object]) -> set[str]:
+        return {name for name in plain if plain[name] != other[name]}
+
+    assert differs(key(images=31)) == {"data"}
+    assert differs(key(views=[Augment(32, flip=0.5)] * 2)) == {"augmentation"}
+    assert differs(key("seed=1")) == {"seed"}
+    assert differs(key("task.teacher.output=projection")) == {"output"}
+    assert differs(key("train.precision=bf16")) == {"arithmetic"}
+    assert differs(key(teacher=network(seed=1))) == {"teacher"}
+    other = replace(SPEC, mean=(0.4,) * 3)
+    assert differs(key(teacher=network(other))) >= {"preprocessing"}
+
+
+def test_a_network_of_the_same_weights_and_another_stride_is_another_teacher():
+    recipe, batches = recipe_of(), batches_of()
 
     def key(stem: str) -> dict[str, object]:
-        torch.manual_seed(0)
-        teacher = build_model(ModelSpec("mobilenetv3_small_100", stem, 3, 32, (0.5,) * 3, (0.3,) * 3))
-        return _key(recipe, teacher, batches, context)
+        teacher = network(ModelSpec("mobilenetv3_small_100", stem, 3, 32, (0.5,) * 3, (0.3,) * 3))
+        return _key(recipe, teacher, batches, Context.start(recipe))
 
     plain, small = key("default"), key("cifar")
     assert plain == key("default")
