@@ -59,7 +59,7 @@ def test_lars_equals_the_formula(weight_decay, clip):
     """You et al., 2017, algorithm 1: local rate 0.001 |w| / (|g| + decay |w|), on decayed weights only."""
     mine, theirs = make_network(), make_network()
     trust = {"trust_coefficient": 0.5, "trust_clip": True} if clip else {}
-    optimizer = create_optimizer(mine, name="lars", lr=2.0, weight_decay=weight_decay, momentum=0.9, **trust)
+    optimizer = create_optimizer(mine, name="lars", lr=2.0, weight_decay=weight_decay, **trust)  # momentum 0.9
     velocity = [torch.zeros_like(parameter) for parameter in theirs.parameters()]
     generator = torch.Generator().manual_seed(1)
     for _ in range(5):
@@ -86,6 +86,16 @@ def test_biases_norms_and_exempt_names_do_not_decay(name):
     }
     assert decayed == {"0.0.weight", "0.3.weight"}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+
+
+def test_a_network_that_is_optimized_by_itself_names_what_it_exempts():
+    (group,) = create_optimizer(WithToken(), name="sgd", lr=0.1, weight_decay=0.05).param_groups
+    assert group["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_step_is_one_kernel_and_not_one_for_each_parameter(name):
+    assert create_optimizer(make_network(), name=name, lr=0.1, weight_decay=0.0).defaults["fused"] is True
 
 
 def test_frozen_parameters_are_left_out():
