@@ -126,6 +126,50 @@ def fit_each(
     return _collect([found], num_classes)
 
 
+def fit_binary_path(
+    x: Float[Tensor, "n d"],
+    presence: Int64[Tensor, "n c"],
+    strengths: Float[Tensor, " s"],
+    *,
+    max_evaluations: int = 2000,
+) -> LogisticFit:
+    """One-vs-rest: for each of ``c`` classes and each strength a classifier of the rows that have it and those without.
+
+    ``presence`` is 1 where a row has a class, -1 where it has not and 0 where that is not to be looked at. Each
+    classifier minimizes the sum over its rows of the logistic loss, divided by all ``n``, + strength / 2 |weight|^2. So
+    it is scikit-learn's for C = 1 / (strength n). The classes of one strength are solved together, since they share
+    every product with ``x``, and the strengths from the strongest on, each from the solution of the last.
+    """
+    n, d = x.shape
+    if n < d and n <= LARGEST_DECOMPOSED:
+        span = _Span(x)
+        fit = fit_binary_path(span.coordinates.to(x), presence, strengths, max_evaluations=max_evaluations)
+        return LogisticFit(span.outside(fit.parameters), fit.objective, fit.converged)
+    sample = x[:: max(1, n // CURVATURE_ROWS)]
+    spectrum = _spectrum(sample)
+    signs = presence.T.to(x)
+    classes = presence.shape[1]
+    start = torch.zeros(classes, d + 1, dtype=torch.float64, device=x.device)
+    ends: dict[float, Minimum] = {}
+    for strength in sorted(strengths.tolist(), reverse=True):
+        ends[strength] = minimize(
+            partial(_evaluate_binary, x, signs, strength),
+            start,
+            precondition=_binary_precondition(sample, spectrum, start, strength),
+            tolerance=TOLERANCE,
+            noise=torch.finfo(x.dtype).eps,
+            max_evaluations=max_evaluations,
+            history=History(classes, d + 1, dtype=x.dtype, device=x.device),
+        )
+        start = ends[strength].point
+    found = [ends[strength] for strength in strengths.tolist()]
+    return LogisticFit(
+        parameters=torch.stack([end.point for end in found]),
+        objective=torch.stack([end.value.sum() for end in found]),
+        converged=torch.stack([end.converged.all() for end in found]),
+    )
+
+
 class _Span:
     """The space that some rows span, and their coordinates in it."""
 
@@ -214,6 +258,53 @@ def _evaluate(
     gradient /= n
     gradient[:, :, :-1] += strengths[:, None, None] * parameters[:, :, :-1]
     return value, gradient.flatten(start_dim=1)
+
+
+def _evaluate_binary(
+    x: Float[Tensor, "n d"],
+    signs: Float[Tensor, "c n"],
+    strength: float,
+    point: Float[Tensor, "a d_plus_1"],
+    problem: Int64[Tensor, " a"],
+) -> tuple[Float[Tensor, " a"], Float[Tensor, "a d_plus_1"]]:
+    """Values and gradients of the classifiers numbered ``problem`` at ``point``: weights, then the bias."""
+    n = len(x)
+    weight, bias = point[:, :-1].to(x), point[:, -1:].to(x)
+    value = torch.zeros(len(point), dtype=torch.float64, device=x.device)
+    gradient = torch.zeros_like(point)
+    rows_at_once = max(256, TILE_NUMBERS[x.device.type] // len(point))
+    for start in range(0, n, rows_at_once):
+        rows, sign = x[start : start + rows_at_once], signs[problem, start : start + rows_at_once]
+        margin = sign * (weight @ rows.T + bias)
+        looked_at = sign.abs()
+        value += (looked_at * torch.nn.functional.softplus(-margin)).sum(dim=1, dtype=torch.float64)
+        residual = -sign * torch.sigmoid(-margin)
+        gradient[:, :-1] += residual @ rows
+        gradient[:, -1] += residual.sum(dim=1)
+    value = value / n + strength / 2 * point[:, :-1].square().sum(dim=1)
+    gradient /= n
+    gradient[:, :-1] += strength * point[:, :-1]
+    return value, gradient
+
+
+def _binary_precondition(
+    x: Float[Tensor, "m d"], spectrum: _Spectrum, parameters: Float[Tensor, "c d_plus_1"], strength: float
+) -> Precondition:
+    """The inverse of E[p (1 - p)] E[x x^T] + strength for each class, p being its probabilities at ``parameters``."""
+    p = torch.sigmoid(x.double() @ parameters[:, :-1].T + parameters[:, -1])
+    uncertain = (p * (1 - p)).mean(dim=0).clamp(min=1e-12)[:, None]
+    along, features, rest = spectrum
+    curvature = uncertain * along.double().clamp(min=0) + strength
+
+    def apply(gradient: Tensor, problem: Tensor) -> Tensor:
+        inside = gradient[:, :-1].to(x) @ features
+        weight = ((inside.double() / curvature[problem]).to(x) @ features.T).double()
+        if rest is not None:
+            outside = gradient[:, :-1] - (inside @ features.T).double()
+            weight = weight + outside / (uncertain[problem] * rest.double() + strength)
+        return torch.cat([weight, gradient[:, -1:] / uncertain[problem]], dim=1)
+
+    return apply
 
 
 def _product(weight: Float[Tensor, "s c d"], rows: Float[Tensor, "s t d"]) -> Float[Tensor, "s c t"]:

@@ -18,9 +18,14 @@ def rank_in_class(labels: Int64[Tensor, " n"], *seed: int) -> Int64[Tensor, " n"
 
 def held_out_tenth(labels: Int64[Tensor, " n"], *, seed: int) -> Bool[Tensor, " n"]:
     """True for a tenth of each class, at least one row of it, but never for the only row of a class."""
+    return held_out_share(labels, 10, seed=seed)
+
+
+def held_out_share(labels: Int64[Tensor, " n"], one_in: int, *, seed: int) -> Bool[Tensor, " n"]:
+    """True for one row in ``one_in`` of each class, at least one row of it, but never for the only row of a class."""
     _, code, sizes = labels.unique(return_inverse=True, return_counts=True)
-    tenth = (sizes // 10).clamp(min=1).minimum(sizes - 1)
-    return rank_in_class(labels, seed) < tenth[code]
+    share = (sizes // one_in).clamp(min=1).minimum(sizes - 1)
+    return rank_in_class(labels, seed) < share[code]
 
 
 def shuffled(n: int, *seed: int) -> Int64[Tensor, " n"]:

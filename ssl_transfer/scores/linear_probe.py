@@ -28,7 +28,9 @@ class LinearProbe(ScoreSection):
     protocol_keys = ("protocol", "normalization", "n_held_out", "n_classifiers", "folds", "epochs", "augment")
 
     kind: Literal["linear_probe"] = "linear_probe"
-    protocol: Literal["lbfgs", "sgd", "augmented"] = Field("lbfgs", description="docs/evaluation.md defines them")
+    protocol: Literal["lbfgs", "kornblith", "sgd", "augmented"] = Field(
+        "lbfgs", description="docs/evaluation.md defines them"
+    )
     epochs: Count = Field(10, description="of the protocols sgd and augmented")
     augment: Preset = Field("crop", description="the preset of views that the protocol augmented trains on")
     folds: bool = Field(False, description="one probe for each predefined fold of stl10: mean and sd")
@@ -44,8 +46,9 @@ class LinearProbe(ScoreSection):
         return self.protocol == "augmented"
 
     def columns(self) -> list[str]:
-        """``linear`` for the exact fit; those trained by SGD name their protocol and its length. ``per fold`` if so."""
-        name = "linear" if self.protocol == "lbfgs" else f"linear {self.protocol} {self.epochs} ep"
+        """``linear`` for the exact fit; others name their protocol, and its length by SGD. ``per fold`` if so."""
+        exact = {"lbfgs": "linear", "kornblith": "linear kornblith"}
+        name = exact.get(self.protocol, f"linear {self.protocol} {self.epochs} ep")
         return [words(name, "per fold" if self.folds else "")]
 
     def check(self, images: ScoredImages) -> None:
@@ -68,7 +71,9 @@ class LinearProbe(ScoreSection):
         found = [self._fit(features, measuring.seed, rows) for rows in _folds(features)]
         accuracies = torch.tensor([accuracy for accuracy, _ in found], dtype=torch.float64)
         shared = {
-            key: _shared([settings[key] for _, settings in found]) for key in found[0][1] if key != "held_out_accuracy"
+            key: _shared([settings[key] for _, settings in found])
+            for key in found[0][1]
+            if key not in ("held_out_accuracy", "held_out")
         }
         mean, sd = accuracies.mean().item(), accuracies.std().item()
         return [score(features, column, mean, shared | {"folds": len(found)}, sd=sd, n=len(found))]
@@ -84,13 +89,17 @@ class LinearProbe(ScoreSection):
         if self.protocol == "lbfgs":
             result: Any = probes.linear_probe(train_x, train_y, test_x, test_y, seed=seed)
             settings: dict[str, Any] = {"n_classifiers": len(result.held_out_accuracy)}
+        elif self.protocol == "kornblith":
+            result = probes.transfer_probe(train_x, train_y, test_x, test_y, seed=seed)
+            settings = {"n_classifiers": len(result.held_out), "seed": seed}
         else:
             augmented = self.protocol == "augmented"
             view = partial(augmented_features, features, self.augment, seed, rows) if augmented else None
             result = probes.sgd_probe(train_x, train_y, test_x, test_y, epochs=self.epochs, seed=seed, view=view)
             settings = {"augment": self.augment if augmented else "none"}
         settings |= {"probe": "linear", "protocol": self.protocol, "at_grid_edge": result.at_grid_edge}
-        return result.accuracy, settings | facts(result)
+        accuracy = result.score if self.protocol == "kornblith" else result.accuracy
+        return accuracy, settings | {key: value for key, value in facts(result).items() if key != "score"}
 
 
 def _folds(features: "ModelFeatures") -> "list[Tensor]":

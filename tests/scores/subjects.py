@@ -20,6 +20,9 @@ EVERY_KIND = [
     {"kind": "knn", "k": [5], "weighted": False},
     {"kind": "knn", "k": [5], "temperature": 0.07},
     {"kind": "linear_probe"},
+    {"kind": "linear_probe", "protocol": "kornblith"},
+    {"kind": "attentive_probe", "epochs": 1},
+    {"kind": "attentive_probe", "epochs": 1, "queries": 2},
     {"kind": "linear_probe", "protocol": "sgd", "epochs": 2},
     {"kind": "linear_probe", "protocol": "sgd", "epochs": 3},
     {"kind": "linear_probe", "protocol": "augmented", "epochs": 2, "augment": "eval"},
@@ -37,9 +40,27 @@ EVERY_KIND = [
 ]
 # What each model, split or draw decides for itself; everything else is the protocol.
 FOUND = {
-    *("strength", "rate", "held_out_accuracy", "at_grid_edge", "converged", "labels", "width", "weights"),
+    *(
+        "strength",
+        "penalty",
+        "rate",
+        "held_out",
+        "held_out_accuracy",
+        "at_grid_edge",
+        "converged",
+        "labels",
+        "width",
+        "weights",
+    ),
     *("fingerprints", "preprocessing"),
 }
+
+
+class Tokens(torch.nn.Flatten):
+    """A network that gives the pixels, and in its map four places of them."""
+
+    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images.reshape(-1, 4, 2, 2)]
 
 
 def kinds(*given: dict) -> list[ScoreSection]:
@@ -62,7 +83,7 @@ def subject(name: str, seed: int, layer: str = "features") -> ModelFeatures:
     protocol = {"layer": layer, "n_train": 120, "n_test": 60}
     role = name.partition(" (")[0]
     role = role if role in get_args(Role) else "other"
-    return ModelFeatures(name, features, protocol, role, layer, torch.nn.Flatten(), (splits[0], splits[1]))
+    return ModelFeatures(name, features, protocol, role, layer, Tokens(), (splits[0], splits[1]))
 
 
 def scores_of(name: str, seed: int, asked: list[ScoreSection], teacher: str | None = "teacher (big)") -> list[Score]:

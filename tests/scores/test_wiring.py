@@ -54,6 +54,8 @@ CASES = [
     Case("linear_probe", "epochs", 3, setting("epochs"), 3, {"protocol": "sgd"}),
     Case("linear_probe", "augment", "eval", preset, "eval", AUGMENTED),
     Case("linear_probe", "folds", True, len, 3),
+    Case("attentive_probe", "epochs", 2, setting("epochs"), 2, {"epochs": 1}),
+    Case("attentive_probe", "queries", 2, setting("queries"), 2, {"epochs": 1}),
     Case("few_shot", "labels_per_class", [2], setting("labels_per_class"), [2], {"labels_per_class": [1]}),
     Case("few_shot", "fractions", [0.1], setting("labels_per_class"), [1, 0.1], {"labels_per_class": [1]}),
     Case("few_shot", "draws", 3, setting("draws"), 3, {"labels_per_class": [1]}),
@@ -90,7 +92,7 @@ def calls(monkeypatch) -> list[Called]:
         monkeypatch.setattr(probes, name, noting)
 
     names = ("knn_accuracy", "linear_probe", "sgd_probe", "few_shot", "finetune", "retrieval", "clustering")
-    for name in (*names, "agreement", "classification"):
+    for name in (*names, "agreement", "classification", "attentive_probe"):
         watch(name)
     augmentation = augmented.augmentation
 
