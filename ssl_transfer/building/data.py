@@ -97,7 +97,7 @@ def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
         data.dataset,
         Path(data.root),
         split=data.splits[part],
-        download=data.download,
+        download=data.download and not data.is_of_files,  # archives of gigabytes are fetched where they are asked for
         image_size=data.image_size,
         on_error=data.on_error,
         resident=data.resident,

@@ -63,9 +63,27 @@ class Augment(Section):
                 )
 
 
-Decoded = Literal["folder", "hf", "webdataset", "cub", "cars", "sop", "in_shop"]  # files, of images of any size
-Dataset = Literal["digits", "cifar10", "cifar100", "stl10", Decoded]
-_SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "stl10": 96}  # in pixels, of what comes as arrays
+# The sets of transfer benchmarks that are files: docs/suite.md.
+Benchmark = Literal[
+    "aircraft",
+    "caltech101",
+    "cub200",
+    "dtd",
+    "eurosat",
+    "flowers102",
+    "food101",
+    "gtsrb",
+    "pcam",
+    "pets",
+    "resisc45",
+    "stanford_cars",
+    "sun397",
+    "voc2007",
+]
+Files = Literal["folder", "hf", "webdataset", "cub", "cars", "sop", "in_shop"]
+Decoded = Literal[Files, Benchmark]  # of images of any size
+Dataset = Literal["digits", "cifar10", "cifar100", "stl10", "svhn", Decoded]
+_SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "stl10": 96, "svhn": 32}  # in pixels, of what comes as arrays
 
 
 class Data(Section):
@@ -82,7 +100,7 @@ class Data(Section):
 
     dataset: Dataset
     root: Location = "data"  # the folder in which the data set lies, or to which it is downloaded; digits needs none
-    download: bool = True  # fetch cifar10, cifar100 and stl10 where their files are missing; others never are
+    download: bool = True  # fetch cifar10, cifar100, stl10 and svhn where files are missing; others never are
     split: Location | None = None  # split that is trained on, such as unlabeled of stl10; null: the one of train
     train: Location | None = None  # split whose images and labels probes learn from; null: the split train
     test: Location | None = None  # split that is scored, or held_out: the images that held_out keeps; null: test
@@ -109,14 +127,14 @@ class Data(Section):
 
     @rule
     def _only_files_have_an_image_size(self) -> Iterator[str]:
-        if self._is_of_files and self.image_size is None:
+        if self.is_of_files and self.image_size is None:
             yield f"dataset {self.dataset} needs image_size, the side in pixels to which its images are brought"
-        if not self._is_of_files and self.image_size is not None:
+        if not self.is_of_files and self.image_size is not None:
             yield f"the images of {self.dataset} have their size: leave out image_size"
 
     @rule
     def _only_files_are_decoded_as_needed(self) -> Iterator[str]:
-        if self.resident is False and not self._is_of_files:
+        if self.resident is False and not self.is_of_files:
             yield f"{self.dataset} is always held in memory: leave out resident"
 
     @rule
@@ -140,11 +158,12 @@ class Data(Section):
 
     @rule
     def _what_is_tested_was_held_out(self) -> Iterator[str]:
-        if self.test == HELD_OUT and self.held_out is None and not self._is_of_files:
+        if self.test == HELD_OUT and self.held_out is None and not self.is_of_files:
             yield f"test is {HELD_OUT}: say with held_out how many images of {self.splits['training']}"
 
     @property
-    def _is_of_files(self) -> bool:
+    def is_of_files(self) -> bool:
+        """Whether its images are files, of any size."""
         return self.dataset in get_args(Decoded)
 
     @property

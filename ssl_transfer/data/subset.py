@@ -36,8 +36,33 @@ def held_out_images(images: Images, count: int) -> Images:
     return replace(images.subset(_fixed_order(images)[len(images) - count :]), split=f"held out of {images.split}")
 
 
+def class_places(labels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+    """Each row's place, from 0, in one fixed, random order of the rows of its class, and the number of those rows."""
+    _, code, sizes = labels.cpu().unique(return_inverse=True, return_counts=True)
+    order = _shuffled(len(labels))
+    by_class = order[code[order].argsort(stable=True)]
+    place = torch.empty_like(by_class)
+    starts = sizes.cumsum(dim=0) - sizes
+    place[by_class] = torch.arange(len(labels)) - starts.repeat_interleave(sizes)
+    return place, sizes[code]
+
+
+def even_rows(images: Images, count: int) -> Int64[Tensor, " m"]:
+    """The rows of at most ``count`` images, as evenly of all classes as there are, in their order; without labels any.
+
+    Those of a smaller count are among those of a larger one.
+    """
+    labels = torch.zeros(len(images), dtype=torch.long) if images.labels is None else images.labels
+    place, _ = class_places(labels)
+    return place.argsort(stable=True)[:count].sort().values
+
+
 def _fixed_order(images: Images) -> Int64[Tensor, " n"]:
-    return counter.shuffle(torch.arange(len(images)), seed=0, stream=counter.SUBSET, epoch=0)
+    return _shuffled(len(images))
+
+
+def _shuffled(n: int) -> Int64[Tensor, " n"]:
+    return counter.shuffle(torch.arange(n), seed=0, stream=counter.SUBSET, epoch=0)
 
 
 def _refuse_more(images: Images, count: int, held_out: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.sources.benchmarks import LAYOUTS, SAVED, find_benchmark
 from ssl_transfer.data.sources.cifar import load_cifar10, load_cifar100
 from ssl_transfer.data.sources.digits import load_digits
 from ssl_transfer.data.sources.encoded import EncodedImages
@@ -17,10 +18,12 @@ from ssl_transfer.data.sources.hugging_face import find_saved
 from ssl_transfer.data.sources.materialize import Decoding, list_only, materialize
 from ssl_transfer.data.sources.shards import find_shards
 from ssl_transfer.data.sources.stl10 import SPLITS, load_stl10
+from ssl_transfer.data.sources.svhn import load_svhn
 
 log = logging.getLogger(__name__)
 
-_ENCODED = ("folder", "hf", "webdataset", *PUBLISHED)  # files of any size; the others come as arrays
+_BENCHMARKS = tuple(dict.fromkeys((*LAYOUTS, *SAVED)))
+_ENCODED = ("folder", "hf", "webdataset", *PUBLISHED, *_BENCHMARKS)  # files of any size; the others come as arrays
 
 _CHOICES = {"train_classes": ("folder",), "labels": ("folder", "hf", "webdataset"), "image": ("hf", "webdataset")}
 
@@ -29,6 +32,7 @@ _ARRAYS: dict[str, tuple[tuple[str, ...], Callable[[Path, str, bool], Images]]] 
     "cifar10": (("train", "test"), load_cifar10),
     "cifar100": (("train", "test"), load_cifar100),
     "stl10": (SPLITS, load_stl10),
+    "svhn": (("train", "test"), load_svhn),
 }
 
 
@@ -47,9 +51,10 @@ def load_images(
 ) -> Images:
     """The images of one split of a data set, from the files under ``root`` (``digits`` needs none).
 
-    ``folder``, ``hf``, ``webdataset``, ``cub``, ``cars``, ``sop`` and ``in_shop`` are encoded images of any size, which
-    are brought to squares of ``image_size`` pixels; the others come as arrays of their own size. Every data set has the
-    splits train and test; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of
+    ``folder``, ``hf``, ``webdataset``, ``cub``, ``cars``, ``sop``, ``in_shop`` and most sets of transfer benchmarks
+    (:mod:`ssl_transfer.catalog.benchmarks`) are encoded images of any size, which are brought to squares of
+    ``image_size`` pixels; the others come as arrays of their own size. Every data set has the splits train and test,
+    some benchmarks val; ``stl10`` has unlabeled and train+unlabeled too, and its ten predefined folds (``folds`` of
     the split train); ``folder``, ``hf`` and ``webdataset`` have the splits that lie under ``root``. What was left out
     is said in ``inventory`` of the images, and, but for hidden files, in a warning of the log.
 
@@ -87,7 +92,7 @@ def load_images(
         raise ValueError(f"dataset {dataset} needs image_size, the side in pixels to which its images are brought.")
     how = Decoding(image_size, **decoding)
     try:
-        encoded = _find(dataset, root, split, train_classes, labels, image)
+        encoded = _find(dataset, root, split, train_classes, labels, image, download)
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:  # a name that is too long, a disk that does not answer
@@ -99,7 +104,13 @@ def load_images(
 
 
 def _find(
-    dataset: str, root: Path, split: str, train_classes: int | None, labels: str, image: str | None
+    dataset: str,
+    root: Path,
+    split: str,
+    train_classes: int | None,
+    labels: str,
+    image: str | None,
+    download: bool,
 ) -> EncodedImages:
     if dataset == "hf":
         return find_saved(root, split, labels=labels, image=image)
@@ -107,6 +118,8 @@ def _find(
         return find_shards(root, split, labels=labels, image=image)
     if dataset == "folder" and train_classes is None:
         return find_folder(root, split, labels=labels)
+    if dataset in _BENCHMARKS:
+        return find_benchmark(dataset, root, split, download=download)
     return find_fine_grained(dataset, root, split, train_classes=train_classes, labels=labels)
 
 

@@ -56,6 +56,11 @@ def decode(encoded: bytes, size: int) -> UInt8[Tensor, "3 size size"]:
         if bare == encoded:
             raise
         pixels = _pixels(bare, size)
+    return square(pixels, size)
+
+
+def square(pixels: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[Tensor, "3 size size"]:
+    """RGB pixels resized so that the shorter side is ``size``, and their middle, as :func:`decode` makes it."""
     pixels = _middle_of_long(pixels)
     # torch resizes bytes to within 1 of Pillow, in less time: 1.0 to 1.7 times the images/s, decoding included
     height, width = (max(size, size * side // min(pixels.shape[:2])) for side in pixels.shape[:2])

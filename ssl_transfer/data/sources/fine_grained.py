@@ -5,6 +5,7 @@ Classes for training and classes for testing are disjoint, as metric learning ha
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssl_transfer.data.sources.encoded import EncodedImages
 from ssl_transfer.data.sources.folder import with_classes
@@ -62,8 +63,8 @@ def find_fine_grained(
 
 def _cub(root: Path, split: str) -> list[Entry]:
     base = _base(root, "cub", "CUB_200_2011", "images.txt", "image_class_labels.txt")
-    labels = {image: int(label) for image, label in _rows(base / "image_class_labels.txt", columns=2)}
-    images = dict(_rows(base / "images.txt", columns=2))
+    labels = {image: int(label) for image, label in published_rows(base / "image_class_labels.txt", columns=2)}
+    images = dict(published_rows(base / "images.txt", columns=2))
     if images.keys() != labels.keys():
         raise ValueError(
             f"images.txt in {base} names {len(images)} images and image_class_labels.txt classes of {len(labels)}, "
@@ -74,18 +75,21 @@ def _cub(root: Path, split: str) -> list[Entry]:
 
 
 def _cars(root: Path, split: str) -> list[Entry]:
-    entries = []
-    for path, folder, field in _cars_annotations(root):
-        entries += [(folder / name, label) for name, label in _annotations(path, field)]
-    return _by_class(entries, split, first_test_class=99)
+    return _by_class([(path, label) for path, label, _ in cars_entries(root)], split, first_test_class=99)
 
 
-def _cars_annotations(root: Path) -> list[tuple[Path, Path, str]]:
-    """The annotation files there are, each with the folder that its image names start from, and the names' field."""
+def cars_entries(root: Path) -> list[tuple[Path, int, bool]]:
+    """All images of Cars-196, with their class from 1 on, and whether they are of its published test split.
+
+    Raises:
+        FileNotFoundError: an annotation file is missing.
+        ValueError: one cannot be read.
+    """
     bases = (root / "stanford_cars", root)
     for base in bases:
-        if (base / "cars_annos.mat").is_file():
-            return [(base / "cars_annos.mat", base, "relative_im_path")]
+        if (path := base / "cars_annos.mat").is_file():
+            rows = _annotations(path, "relative_im_path", "class", "test")
+            return [(base / str(name), int(label), bool(test)) for name, label, test in rows]
     listings = ("cars_train_annos.mat", "cars_test_annos_withlabels.mat")
     found = []
     for listing, folder in zip(listings, ("cars_train", "cars_test"), strict=True):
@@ -97,26 +101,27 @@ def _cars_annotations(root: Path) -> list[tuple[Path, Path, str]]:
                 "the published files there or point root elsewhere."
             )
         path, base = held
-        found.append((path, base / folder, "fname"))
+        rows = _annotations(path, "fname", "class")
+        found += [(base / folder / str(name), int(label), folder == "cars_test") for name, label in rows]
     return found
 
 
-def _annotations(path: Path, field: str) -> list[tuple[str, int]]:
+def _annotations(path: Path, *fields: str) -> list[tuple[Any, ...]]:
     from scipy.io import loadmat  # slow to import, and only Cars-196 needs it
 
     try:
         table = loadmat(path, squeeze_me=True)["annotations"].reshape(-1)
-        return [(str(name), int(label)) for name, label in zip(table[field], table["class"], strict=True)]
+        return list(zip(*(table[field] for field in fields), strict=True))
     except (KeyError, ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(
-            f"{path} does not hold annotations with {field} and class ({error}): get the published file again."
+            f"{path} does not hold annotations with {' and '.join(fields)} ({error}): get the published file again."
         ) from error
 
 
 def _sop(root: Path, split: str) -> list[Entry]:
     listing = f"Ebay_{split}.txt"
     base = _base(root, "sop", "Stanford_Online_Products", listing)
-    rows = _rows(base / listing, columns=4, header=1)
+    rows = published_rows(base / listing, columns=4, header=1)
     return _numbered([(base / path, int(label)) for _, label, _, path in rows])
 
 
@@ -136,7 +141,7 @@ def _in_shop(root: Path, split: str) -> list[Entry]:
     top, path = found
     images = top / "Img" if (top / "Img").is_dir() else top
     parts: dict[str, list[Entry]] = {"train": [], "query": [], "gallery": []}
-    rows = list(_rows(path, columns=3, header=2))
+    rows = list(published_rows(path, columns=3, header=2))
     announced = path.read_text().split(maxsplit=1)[:1]
     if announced != [str(len(rows))]:
         raise ValueError(f"{path} announces {' '.join(announced)} images and lists {len(rows)}: get the list again.")
@@ -207,8 +212,12 @@ def _base(root: Path, dataset: str, folder: str, *listings: str) -> Path:
     return base
 
 
-def _rows(path: Path, *, columns: int, header: int = 0) -> Iterator[list[str]]:
-    """The lines of a list after its header, each split into its columns; the last may hold spaces."""
+def published_rows(path: Path, *, columns: int, header: int = 0) -> Iterator[list[str]]:
+    """The lines of a list after its header, each split into its columns; the last may hold spaces.
+
+    Raises:
+        ValueError: a line has fewer columns.
+    """
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         if number <= header or not line.strip():
             continue

@@ -45,3 +45,15 @@ def load_checked(
                 "delete them and get them again."
             ) from error
         raise
+
+
+def downloaded(lister: Callable[[], Dataset]) -> Dataset:
+    """What torchvision's ``lister`` lists, where it finds or downloads the data set.
+
+    Raises:
+        FileNotFoundError: it did not, in torchvision's words.
+    """
+    try:
+        return lister()
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(str(error).removesuffix(" You can use download=True to download it")) from error

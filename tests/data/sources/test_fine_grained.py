@@ -32,10 +32,10 @@ CARS = [1, 50, 98, 98, 99, 196, 196]
 
 
 def mat(path: Path, names: list[str], classes: list[int], field: str) -> None:
-    fields = ["bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", field]
+    fields = ["bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", field, "test"]
     table = np.zeros((1, len(names)), dtype=[(name, object) for name in fields])
     for place, (name, label) in enumerate(zip(names, classes, strict=True)):
-        table[0, place] = (1.0, 1.0, 5.0, 4.0, float(label), name)
+        table[0, place] = (1.0, 1.0, 5.0, 4.0, float(label), name, float(place % 2))
     path.parent.mkdir(parents=True, exist_ok=True)
     savemat(path, {"annotations": table})
 
