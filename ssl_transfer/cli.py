@@ -1,31 +1,29 @@
 """``ssl-transfer``: run, sweep, compare, ls, show, validate, score ... A mistake is one message and exit code 2."""
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer import __version__, config, runs
 from ssl_transfer.errors import UserError, user_mistakes
-from ssl_transfer.program import ends_in_a_sentence, loading, speaks
+from ssl_transfer.program import ends_in_a_sentence, speaks
 from ssl_transfer.section import path_argument
 
-_NAME = "ssl-transfer"
 _OVERRIDES = {"nargs": "*", "metavar": "key.path=value", "help": "what to change in the recipe, read as YAML"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 2 where the person can mend what went wrong."""
-    with ends_in_a_sentence(_NAME):
+    with ends_in_a_sentence("ssl-transfer"):
         given = _parsed(arguments)
-        given.arguments = sys.argv[1:] if arguments is None else arguments
         given.does(given)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=_NAME, description="Teach a student what a self-supervised teacher knows.")
+    parser = argparse.ArgumentParser(
+        prog="ssl-transfer", description="Teach a student what a self-supervised teacher knows."
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
@@ -38,7 +36,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         (
             "run",
             _run,
-            "train and score what a recipe describes",
+            "train and score what a recipe describes (start it with accelerate launch -m ssl_transfer)",
         ),
         ("show", _show, "print the complete recipe, defaults and teacher included, and where it runs"),
         ("validate", _validate, "say everything that is wrong with a recipe"),
@@ -46,8 +44,6 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         added = command(name, does, summary)
         added.add_argument("recipe", type=_path, help="a YAML file, such as recipes/digits/transfer.yaml")
         added.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
-        if name == "run":
-            _add_processes(added)
         if name == "show":
             added.add_argument("--views", type=_path, metavar="PNG", help="draw some images and their views instead")
     command("ls", _ls, "list the recipes and runs below this folder").add_argument(
@@ -56,14 +52,12 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     scoring = command("score", _score, "score a finished run again and rewrite its scores.json")
     scoring.add_argument("run", type=_path, help="a run folder, such as runs/digits-transfer")
     scoring.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
-    _add_processes(scoring)
 
     sweeping = command("sweep", _sweep, "run a recipe with every combination of values, and compare their scores")
     sweeping.add_argument("recipe", type=_path, help="a YAML file, such as recipes/digits/transfer.yaml")
     sweeping.add_argument(
         "overrides", nargs="*", metavar="key.path=value,value", help="values separated by commas are combined"
     )
-    _add_processes(sweeping)
     comparing = command("compare", _compare, "compare the scores of finished runs")
     comparing.add_argument("runs", type=_path, nargs="+", metavar="run", help="run folders, such as runs/digits-*")
     for added in (sweeping, comparing):
@@ -89,7 +83,6 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     embedding.add_argument("--root", type=_path, default=Path("data"), help="where the data set lies; default: data")
     embedding.add_argument("--split", default="test", help="of the data set; default: test")
     embedding.add_argument("--labels", default="auto", help="of a folder: auto, folders or none; default: auto")
-    _add_processes(embedding)
     _add_description(embedding)
 
     exporting = command("export", _export, "write a finished run's model where timm, torch or ONNX load it")
@@ -97,6 +90,29 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     exporting.add_argument("--to", type=_path, required=True, metavar="FOLDER", help="a new folder")
     exporting.add_argument("--format", default="timm", help="timm, torch or onnx; timm unless said otherwise")
     exporting.add_argument("--push-to-hub", metavar="NAME", help="upload it too, as owner/model on Hugging Face")
+
+    suite = command(
+        "suite", _suite, "score models beside their teacher on many data sets (also under accelerate launch)"
+    )
+    suite.add_argument(
+        "models", nargs="+", metavar="MODEL", help="a run, an exported folder, timm:NAME or another tool's checkpoint"
+    )
+    suite.add_argument(
+        "--on",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="small, kornblith, dinov2, data sets or folders of images",
+    )
+    suite.add_argument("--teacher", metavar="MODEL", help="the teacher of the first run that has one by default")
+    suite.add_argument("--root", type=_path, default=Path("data"), metavar="FOLDER", help="where data sets lie; data")
+    suite.add_argument("--out", type=_path, metavar="FOLDER", help="where results go; RUN/suite, or suite for others")
+    suite.add_argument(
+        "--probes", default="linear,knn", metavar="NAMES", help="linear,knn unless said otherwise; attentive"
+    )
+    suite.add_argument("--images", type=_count, metavar="N", help="at most so many of each split, for a first look")
+    suite.add_argument("--no-baselines", action="store_true", help="without the untrained networks and raw pixels")
+    suite.add_argument("--download", action="store_true", help="let torchvision fetch what is missing, where it can")
 
     examining = command("doctor", _doctor, "load a teacher, run it on some images, and say what looks wrong")
     examining.add_argument("file", type=_path, help="a recipe with a teacher, or a file with teacher: and data: alone")
@@ -107,7 +123,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     given, rest = parser.parse_known_args(arguments)
     # argparse gives a list of arguments what stands before the first option, and leaves what stands behind it.
-    several = "runs" if hasattr(given, "runs") else "overrides"
+    several = next((name for name in ("runs", "models") if hasattr(given, name)), "overrides")
     if rest and (any(word.startswith("-") for word in rest) or not hasattr(given, several)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -148,29 +164,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _start(given: argparse.Namespace) -> None:
-    """Where several processes are asked for, start them and end with them; in each of them do nothing.
-
-    Raises:
-        UserError: a launcher started another number of processes.
-    """
-    if given.processes is None:
-        return
-    launched = os.environ.get("WORLD_SIZE")
-    if launched is not None:
-        if launched != str(given.processes):
-            raise UserError(f"--processes is {given.processes}, and a launcher has started {launched}: leave out one")
-    elif given.processes > 1:
-        from ssl_transfer.launching import start_processes
-
-        sys.exit(start_processes(given.processes, given.arguments))
-
-
 def _run(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
-    _start(given)
-    with loading(_NAME):
-        from ssl_transfer import recipe  # loads torch: only when the recipe is known to be good
+    from ssl_transfer import recipe  # loads torch: only when the recipe is known to be good
 
     recipe.run(loaded)
     recipe.leave()
@@ -179,21 +175,17 @@ def _run(given: argparse.Namespace) -> None:
 def _score(given: argparse.Namespace) -> None:
     runs.read_recipe(given.run)
     loaded = config.load(given.run / "recipe.yaml", given.overrides)
-    _start(given)
-    with loading(_NAME):
-        from ssl_transfer import recipe
-        from ssl_transfer.rescore import rescore
+    from ssl_transfer import recipe
+    from ssl_transfer.rescore import rescore
 
     rescore(loaded, given.run)
     recipe.leave()
 
 
 def _sweep(given: argparse.Namespace) -> None:
-    with loading(_NAME):
-        from ssl_transfer.tables import grid, sweep
+    from ssl_transfer.tables import grid, sweep
 
     combinations = grid.plan(given.recipe, given.overrides, baseline=given.baseline)
-    _start(given)
     say: Callable[[str], None] = print if speaks() else lambda text: None
     say(sweep.describe(combinations))
     failures = sweep.run(combinations, say)
@@ -209,8 +201,7 @@ def _compare(given: argparse.Namespace) -> None:
 
 
 def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> None:
-    with loading(_NAME):
-        from ssl_transfer.tables import compare, writing
+    from ssl_transfer.tables import compare, writing
 
     comparison = compare.compare(folders, baseline=given.baseline)
     print("\n" + writing.markdown(comparison), end="")
@@ -225,11 +216,9 @@ def _embed(given: argparse.Namespace) -> None:
     with user_mistakes():  # before torch is loaded
         check_name(given.to)
         named_teacher(given.model, **_described(given))
-    _start(given)
-    with loading(_NAME):
-        from ssl_transfer.context import join_processes
-        from ssl_transfer.embeddings.embedder import load
-        from ssl_transfer.embeddings.writing import embed_to_file
+    from ssl_transfer.context import join_processes
+    from ssl_transfer.embeddings.embedder import load
+    from ssl_transfer.embeddings.writing import embed_to_file
 
     state = join_processes()
     with user_mistakes():
@@ -243,15 +232,36 @@ def _embed(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    with loading(_NAME):
-        from ssl_transfer.export.folder import export_run
+    from ssl_transfer.export.folder import export_run
 
     export_run(given.run, given.to, file_format=given.format, push_to_hub=given.push_to_hub)
 
 
+def _suite(given: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from ssl_transfer.report.terminal import print_suite
+    from ssl_transfer.suite.run import Asked, run_suite
+
+    asked = Asked(
+        models=tuple(given.models),
+        on=tuple(given.on),
+        teacher=given.teacher,
+        root=given.root,
+        out=given.out,
+        probes=tuple(given.probes.split(",")),
+        images=given.images,
+        baselines=not given.no_baselines,
+        download=given.download,
+    )
+    results = run_suite(asked)
+    if speaks():
+        print_suite(results, Console(markup=False, emoji=False))
+        print(f"{asked.folder / 'suite.json'} has every number with its protocol, report.html beside it the tables")
+
+
 def _doctor(given: argparse.Namespace) -> None:
-    with loading(_NAME):
-        from ssl_transfer.doctor import diagnose
+    from ssl_transfer.doctor import diagnose
 
     diagnose(given.file, given.overrides, given.images)
 
@@ -264,8 +274,7 @@ def _validate(given: argparse.Namespace) -> None:
 def _show(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
     if given.views is not None:
-        with loading(_NAME):
-            from ssl_transfer import recipe
+        from ssl_transfer import recipe
 
         recipe.show_views(loaded, given.views)
         print(f"{given.views} shows images of {loaded.data.dataset} and their views")

@@ -15,11 +15,13 @@ from torchvision.transforms.v2.functional import normalize
 
 from ssl_transfer import config, runs
 from ssl_transfer.cli import main
+from ssl_transfer.data import load_images
 from ssl_transfer.errors import UserError
 from ssl_transfer.export import programs, timm_folder
 from ssl_transfer.export.artifact import run_outputs
 from ssl_transfer.export.folder import export_run
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, save_model
+from tests.data.sources import layouts
 
 COLORS = {"mean": (0.49139968, 0.1, 0.44653124), "std": (0.24703233, 1 / 3, 0.26158768)}
 EMBEDDING, PROJECTION = HeadSpec("embedding", 5), HeadSpec("projection", 6, 7)
@@ -148,6 +150,28 @@ def test_timms_own_transform_makes_the_input_that_our_loader_makes(finished_run,
     # PIL rounds to whole values between its two passes of resizing; the smallest std is 0.247.
     difference = transform(larger) - model.backbone.prepare(to_tensor(larger)[None])[0]
     assert difference.abs().max() < 2 / 255 / 0.247
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves its files open
+def test_timms_validation_of_an_exported_folder_is_our_own_accuracy(finished_run, tmp_path):
+    """As timm's validate.py goes: its data set of a folder, its loader, its transform and its accuracy."""
+    spec = replace(RESNET, head=HeadSpec("classifier", 3))
+    export_run(finished_run(spec), to := tmp_path / "exported")
+    for place in range(12):
+        layouts.image(tmp_path / "photos" / "val" / "abc"[place % 3] / f"{place:02d}.png", place)
+    network = timm.create_model(f"local-dir:{to}", pretrained=True).eval()
+    dataset = timm.data.create_dataset("", root=str(tmp_path / "photos"), split="validation")
+    config_of_data = timm.data.resolve_data_config({}, model=network)
+    options = {key: config_of_data[key] for key in ("input_size", "mean", "std", "interpolation", "crop_pct")}
+    loader = timm.data.create_loader(dataset, batch_size=5, use_prefetcher=False, num_workers=0, **options)
+    with torch.no_grad():
+        logits, labels = (torch.cat(parts) for parts in zip(*((network(x), y) for x, y in loader), strict=True))
+    (theirs,) = timm.utils.accuracy(logits, labels, topk=(1,))
+    images = load_images("folder", tmp_path / "photos", split="val", image_size=spec.image_size)
+    ours = outputs_of(to, images.pixels.float() / 255)["logits"]
+    assert torch.equal(labels, images.labels)
+    assert logits.std() > 0.01 and (logits - ours).abs().max() < 0.02 * ours.abs().max()
+    assert theirs.item() == pytest.approx(100 * (ours.argmax(dim=1) == images.labels).float().mean().item())
 
 
 @pytest.mark.parametrize("name", OURS_ALONE)

@@ -21,9 +21,9 @@ LAYERS = (
     {"runs"},
     {"context", "report"},
     {"building"},
-    {"rescore", "evaluation", "doctor", "export", "embeddings"},
-    {"recipe"},
-    {"tables", "distilling"},
+    {"rescore", "evaluation", "doctor", "export", "embeddings", "suite"},
+    {"recipe", "mteb"},
+    {"tables"},
     {"cli"},
     {"__main__", "__init__"},
 )

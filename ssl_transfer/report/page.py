@@ -6,7 +6,6 @@ One page that needs nothing else, made of what lies in the folder, so it can be 
 import logging
 import math
 from collections import defaultdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,9 @@ from ssl_transfer.catalog.roles import TRAINED
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
 from ssl_transfer.progress import duration
+from ssl_transfer.report.rendering import protocols, rendered
+from ssl_transfer.report.suite import suite_content
+from ssl_transfer.runs.suite_file import FOLDER, read_suite
 from ssl_transfer.scores.score import ScoreTable
 from ssl_transfer.training.metrics import NAME, read_metrics
 
@@ -31,12 +33,8 @@ def write_report(folder: Path, scored: runs.RunScores | None = None) -> Path:
     Raises:
         UserError: ``folder`` is no run folder.
     """
-    from jinja2 import Environment, StrictUndefined  # loaded by the process that writes reports, and no other
-
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = page.from_string(files("ssl_transfer.report").joinpath("page.html.j2").read_text(encoding="utf-8"))
     path = folder / "report.html"
-    write_text(path, template.render(_content(folder, scored)))
+    write_text(path, rendered("page.html.j2", _content(folder, scored)))
     return path
 
 
@@ -45,6 +43,7 @@ def _content(folder: Path, scored: runs.RunScores | None) -> dict[str, Any]:
     if info is None:
         raise UserError(f"{folder} is no run folder: it has no run.json")
     scored = scored or runs.read_scores(folder) or runs.RunScores([], {})
+    suite = read_suite(folder / FOLDER)
     return {
         "name": recipe.name,
         "summary": _summary(recipe),
@@ -52,7 +51,8 @@ def _content(folder: Path, scored: runs.RunScores | None) -> dict[str, Any]:
         "plots": _plots(folder / NAME),
         "recipe": config.dump(recipe),
         **_table(scored.table),
-        "protocols": _protocols(scored.table),
+        "protocols": protocols(scored.table),
+        "suite": None if suite is None else suite_content(suite),
     }
 
 
@@ -136,34 +136,3 @@ def _plots(path: Path) -> list[Any]:
         )
         for key, points in sorted(logged.items(), key=lambda item: (item[0] != "loss", item[0] != "lr"))
     ]
-
-
-def _protocols(table: ScoreTable) -> list[dict[str, Any]]:
-    """For every metric what its models have in common, and a table of what they have not."""
-    told = []
-    for metric in table.metrics:
-        found = [score for score in table.scores if score.metric == metric]
-        keys = dict.fromkeys(key for score in found for key in score.protocol)
-        texts = {key: [_text(score.protocol.get(key)) for score in found] for key in keys}
-        shared = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
-        told.append(
-            {
-                "metric": metric,
-                "probe": shared.get("probe", ""),
-                "shared": "; ".join(f"{key} {value}" for key, value in shared.items()),
-                "models": [score.model for score in found],
-                "own": {key: values for key, values in texts.items() if key not in shared},
-            }
-        )
-    return told
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{_text(key)}: {_text(entry)}" for key, entry in value.items())
-    if isinstance(value, str):  # JSON's keys are text, also those that were numbers
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -71,6 +71,49 @@ def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
     figure.savefig(path, format="png", dpi=150)
 
 
+# By role: how a model is marked in a chart of many data sets.
+_MARKS: dict[str, dict[str, Any]] = {
+    "teacher": {"marker": "|", "color": "black", "markersize": 14, "markeredgewidth": 2},
+    "untrained": {"marker": "o", "markerfacecolor": "none", "color": _INK},
+    "raw pixels": {"marker": "x", "color": _FAINT},
+}
+_COLORS = (_INK, "#b3261e", "#2e7d32", "#8e24aa", "#ef6c00")
+
+Rows = dict[str, dict[tuple[str, str], float]]  # data set -> (model, role) -> score
+
+
+def dot_chart(tables: dict[str, Rows], path: Path) -> None:
+    """A panel for each probe, a line a data set, a mark a model, as PNG."""
+    _dots(tables).savefig(path, format="png", dpi=150)
+
+
+def dot_svg(tables: dict[str, Rows]) -> str:
+    """The same as SVG."""
+    return _svg(_dots(tables))
+
+
+def _dots(tables: dict[str, Rows]) -> Figure:
+    lines = max(len(rows) for rows in tables.values())
+    figure = Figure(figsize=(6.5 * len(tables), 0.34 * lines + 1.4), layout="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for (probe, rows), axes in zip(tables.items(), panels, strict=True):
+        models = list(dict.fromkeys(model for row in rows.values() for model in row))
+        colors = iter(_COLORS * len(models))
+        for model in models:
+            places = [place for place, row in enumerate(rows.values()) if model in row]
+            values = [100 * row[model] for row in rows.values() if model in row]
+            mark = _MARKS.get(model[1]) or {"marker": "o", "color": next(colors)}
+            axes.plot(values, places, linestyle="none", label=model[0], **mark)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(axis="y", color=_FAINT, linewidth=0.5)
+        axes.set_axisbelow(True)
+        _plain(axes, f"{probe} [%]", "")
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
 def _plain(axes: Any, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

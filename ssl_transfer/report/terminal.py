@@ -4,6 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ssl_transfer.runs.suite_file import SuiteResults
 from ssl_transfer.scores.score import ScoreTable
 
 WIDTH = 78  # of a table: columns are placed side by side as far as they fit into a terminal of 80 characters
@@ -35,6 +36,32 @@ def print_scores(table: ScoreTable, title: str, console: Console) -> None:
             shown.add_section()
             shown.add_row(KEPT, *(kept.get(metric, "") for metric in metrics))
         console.print(shown)
+
+
+def print_suite(results: SuiteResults, console: Console) -> None:
+    """A table for each probe: a row a data set, a column a model, in percent, and what each kept of the teacher's."""
+    for probe in results.probes:
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+        table.add_column(probe, no_wrap=True)
+        table.add_column("metric", no_wrap=True)
+        for name, _ in results.models:
+            table.add_column(name, justify="right")
+        for name in results.compared:
+            table.add_column("kept" if len(results.compared) == 1 else f"kept, {name}", justify="right")
+        for row in results.rows(probe):
+            cells = ["" if score is None else score.percent for score in row.scores]
+            table.add_row(row.dataset, row.measure, *cells, *map(_share, row.kept))
+        scores, kept = results.mean(probe)
+        table.add_section()
+        values = ["" if value is None else f"{100 * value:.1f}" for value in scores]
+        table.add_row("mean", "", *values, *map(_share, kept))
+        console.print(table)
+    for what, why in {**results.missing, **results.failed}.items():
+        console.print(f"{what}: {why}", highlight=False, soft_wrap=True)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.0f} %"
 
 
 def _side_by_side(columns: dict[str, list[str]], first: int) -> list[list[str]]:

@@ -1,0 +1,47 @@
+"""Templates of this package filled in, and protocols in words."""
+
+from importlib.resources import files
+from typing import Any
+
+from ssl_transfer.scores.score import ScoreTable
+
+
+def rendered(template: str, content: dict[str, Any]) -> str:
+    """A template of this package with ``content`` in it."""
+    from jinja2 import Environment, FunctionLoader, StrictUndefined  # loaded by the process that writes reports alone
+
+    folder = files("ssl_transfer.report")
+    loader = FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
+    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    return pages.get_template(template).render(content)
+
+
+def protocols(table: ScoreTable) -> list[dict[str, Any]]:
+    """For every metric what its models have in common, and a table of what they have not."""
+    told = []
+    for metric in table.metrics:
+        found = [score for score in table.scores if score.metric == metric]
+        keys = dict.fromkeys(key for score in found for key in score.protocol)
+        texts = {key: [_text(score.protocol.get(key)) for score in found] for key in keys}
+        shared = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
+        told.append(
+            {
+                "metric": metric,
+                "probe": shared.get("probe", ""),
+                "shared": "; ".join(f"{key} {value}" for key, value in shared.items()),
+                "models": [score.model for score in found],
+                "own": {key: values for key, values in texts.items() if key not in shared},
+            }
+        )
+    return told
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{_text(key)}: {_text(entry)}" for key, entry in value.items())
+    if isinstance(value, str):  # JSON's keys are text, also those that were numbers
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

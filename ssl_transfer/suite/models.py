@@ -1,0 +1,116 @@
+"""The models of a suite: those that are named, their teacher, and the networks that they started from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from ssl_transfer import config, runs
+from ssl_transfer.building.model import untrained
+from ssl_transfer.catalog.roles import Role
+from ssl_transfer.errors import UserError
+from ssl_transfer.features.extraction import features_key
+from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.checkpoint import build_model, load_model
+from ssl_transfer.section import reason
+from ssl_transfer.teachers.loading import open_teacher
+from ssl_transfer.teachers.section import Teacher, named_teacher
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with its column; without a model, the pixels themselves."""
+
+    role: Role
+    name: str
+    model: EmbeddingModel | None
+
+    @cached_property
+    def key(self) -> dict[str, str]:
+        """What decides its features."""
+        return {"network": "pixels"} if self.model is None else features_key(self.model, "features")
+
+
+def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool) -> list[Subject]:
+    """The teacher, the models and, with ``baselines``, their networks untrained and the pixels; each once.
+
+    ``teacher`` left out is that of the first run that has one. A word is what
+    :func:`ssl_transfer.teachers.section.named_source` takes, or the keys of a recipe's ``task.teacher``, in braces.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such model, or it is damaged.
+        UserError: a run is not readable.
+    """
+    sections = [_section(word) for word in words]
+    recipes = [_recipe(section) for section in sections]
+    subjects: list[Subject] = []
+    if teacher is not None:
+        section = _section(teacher)
+        subjects.append(Subject("teacher", f"teacher ({_title(section)})", open_teacher(section, None)[0]))
+    else:
+        taught_by = next((recipe.teacher for recipe in recipes if recipe is not None and recipe.teacher), None)
+        if taught_by is not None:
+            folder = None if taught_by.recipe is None else runs.folder_of(taught_by.recipe)[0]
+            subjects.append(Subject("teacher", f"teacher ({taught_by.title})", open_teacher(taught_by, folder)[0]))
+    starts: list[Subject] = []
+    for section, recipe in zip(sections, recipes, strict=True):
+        role: Role = "student" if subjects and subjects[0].role == "teacher" else "trained" if recipe else "other"
+        name = _title(section) if role == "other" else f"{role} ({_title(section)})"
+        subjects.append(Subject(role, name, open_teacher(section, None)[0]))
+        if baselines and section.checkpoint is not None:
+            starts.append(_untrained(Path(section.checkpoint), recipe))
+    if baselines:
+        starts.append(Subject("raw pixels", "raw pixels", None))
+    return _each_once([*subjects, *starts])
+
+
+def _section(word: str) -> Teacher:
+    if not word.lstrip().startswith("{"):
+        return named_teacher(word)
+    keys = config.parse(word)
+    if not isinstance(keys, dict):
+        raise UserError(
+            f"{word} is no model: in braces write keys of task.teacher, such as {{file: x.pth, backbone: resnet18}}"
+        )
+    try:
+        return Teacher(**keys)
+    except ValueError as error:
+        raise UserError(f"{word}: {reason(error).removeprefix('Value error, ')}") from None
+
+
+def _recipe(section: Teacher) -> config.Recipe | None:
+    """The recipe of a run or of an exported one, which its folder holds."""
+    folder = None if section.checkpoint is None else Path(section.checkpoint)
+    return runs.read_recipe(folder) if folder is not None and (folder / "recipe.yaml").is_file() else None
+
+
+def _title(section: Teacher) -> str:
+    return section.title if section.checkpoint is None else Path(section.checkpoint).resolve().name
+
+
+def _untrained(folder: Path, recipe: config.Recipe | None) -> Subject:
+    """The network of a run as it was before its training; of another folder's the same network, seed 0."""
+    spec = load_model(folder)[1]
+    if recipe is not None:
+        model = untrained(recipe, spec)
+    else:
+        torch.manual_seed(0)
+        model = build_model(spec)
+    return Subject("untrained", f"untrained ({spec.backbone})", model.eval())
+
+
+def _each_once(subjects: Sequence[Subject]) -> list[Subject]:
+    """The subjects with different features, under names of their own."""
+    found: dict[str, Subject] = {}
+    names: list[str] = []
+    for subject in subjects:
+        key = f"{subject.role} {subject.key}"
+        if key in found:
+            continue
+        names.append(subject.name)
+        same = names.count(subject.name)
+        name = subject.name if same == 1 else f"{subject.name} {same}"
+        found[key] = Subject(subject.role, name, subject.model)
+    return list(found.values())
