@@ -9,8 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed
-	$(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		-m ssl_transfer run recipes/digits/transfer.yaml
+	$(BIN)/python -m ssl_transfer run recipes/digits/transfer.yaml
 
 test: $(VENV)/.installed-dev
 	$(PYTEST)

@@ -4,7 +4,8 @@ Train a student, load a model, embed images::
 
     import ssl_transfer
 
-    embeddings = ssl_transfer.load("runs/digits-transfer").embed("photos/")
+    run = ssl_transfer.distill(teacher="timm:resnet18", student="mobilenetv3_small_100", data="photos/", epochs=100)
+    embeddings = run.model.embed("photos/")
 
 Light on purpose: importing the package loads neither torch nor timm; these names do when they are used. Import all else
 from its parts::
@@ -20,18 +21,22 @@ from typing import TYPE_CHECKING, Any
 from ssl_transfer._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from ssl_transfer.distilling import Run as Run
+    from ssl_transfer.distilling import distill as distill
     from ssl_transfer.embeddings.embedder import Embedder as Embedder
     from ssl_transfer.embeddings.embedder import load as load
     from ssl_transfer.embeddings.table import Embeddings as Embeddings
     from ssl_transfer.embeddings.table import read_embeddings as read_embeddings
 
 _WHERE = {
+    "Run": "distilling",
+    "distill": "distilling",
     "Embedder": "embeddings.embedder",
     "Embeddings": "embeddings.table",
     "load": "embeddings.embedder",
     "read_embeddings": "embeddings.table",
 }
-__all__ = ["Embedder", "Embeddings", "__version__", "load", "read_embeddings"]
+__all__ = ["Embedder", "Embeddings", "Run", "__version__", "distill", "load", "read_embeddings"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,29 +1,31 @@
 """``ssl-transfer``: run, sweep, compare, ls, show, validate, score ... A mistake is one message and exit code 2."""
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer import __version__, config, runs
 from ssl_transfer.errors import UserError, user_mistakes
-from ssl_transfer.program import ends_in_a_sentence, speaks
+from ssl_transfer.program import ends_in_a_sentence, loading, speaks
 from ssl_transfer.section import path_argument
 
+_NAME = "ssl-transfer"
 _OVERRIDES = {"nargs": "*", "metavar": "key.path=value", "help": "what to change in the recipe, read as YAML"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with 2 where the person can mend what went wrong."""
-    with ends_in_a_sentence("ssl-transfer"):
+    with ends_in_a_sentence(_NAME):
         given = _parsed(arguments)
+        given.arguments = sys.argv[1:] if arguments is None else arguments
         given.does(given)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="ssl-transfer", description="Teach a student what a self-supervised teacher knows."
-    )
+    parser = argparse.ArgumentParser(prog=_NAME, description="Teach a student what a self-supervised teacher knows.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
@@ -36,7 +38,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         (
             "run",
             _run,
-            "train and score what a recipe describes (start it with accelerate launch -m ssl_transfer)",
+            "train and score what a recipe describes",
         ),
         ("show", _show, "print the complete recipe, defaults and teacher included, and where it runs"),
         ("validate", _validate, "say everything that is wrong with a recipe"),
@@ -44,6 +46,8 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         added = command(name, does, summary)
         added.add_argument("recipe", type=_path, help="a YAML file, such as recipes/digits/transfer.yaml")
         added.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
+        if name == "run":
+            _add_processes(added)
         if name == "show":
             added.add_argument("--views", type=_path, metavar="PNG", help="draw some images and their views instead")
     command("ls", _ls, "list the recipes and runs below this folder").add_argument(
@@ -52,12 +56,14 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     scoring = command("score", _score, "score a finished run again and rewrite its scores.json")
     scoring.add_argument("run", type=_path, help="a run folder, such as runs/digits-transfer")
     scoring.add_argument("overrides", **_OVERRIDES)  # type: ignore[arg-type]
+    _add_processes(scoring)
 
     sweeping = command("sweep", _sweep, "run a recipe with every combination of values, and compare their scores")
     sweeping.add_argument("recipe", type=_path, help="a YAML file, such as recipes/digits/transfer.yaml")
     sweeping.add_argument(
         "overrides", nargs="*", metavar="key.path=value,value", help="values separated by commas are combined"
     )
+    _add_processes(sweeping)
     comparing = command("compare", _compare, "compare the scores of finished runs")
     comparing.add_argument("runs", type=_path, nargs="+", metavar="run", help="run folders, such as runs/digits-*")
     for added in (sweeping, comparing):
@@ -83,6 +89,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     embedding.add_argument("--root", type=_path, default=Path("data"), help="where the data set lies; default: data")
     embedding.add_argument("--split", default="test", help="of the data set; default: test")
     embedding.add_argument("--labels", default="auto", help="of a folder: auto, folders or none; default: auto")
+    _add_processes(embedding)
     _add_description(embedding)
 
     exporting = command("export", _export, "write a finished run's model where timm, torch or ONNX load it")
@@ -164,9 +171,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _start(given: argparse.Namespace) -> None:
+    """Where several processes are asked for, start them and end with them; in each of them do nothing.
+
+    Raises:
+        UserError: a launcher started another number of processes.
+    """
+    if given.processes is None:
+        return
+    launched = os.environ.get("WORLD_SIZE")
+    if launched is not None:
+        if launched != str(given.processes):
+            raise UserError(f"--processes is {given.processes}, and a launcher has started {launched}: leave out one")
+    elif given.processes > 1:
+        from ssl_transfer.launching import start_processes
+
+        sys.exit(start_processes(given.processes, given.arguments))
+
+
 def _run(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
-    from ssl_transfer import recipe  # loads torch: only when the recipe is known to be good
+    _start(given)
+    with loading(_NAME):
+        from ssl_transfer import recipe  # loads torch: only when the recipe is known to be good
 
     recipe.run(loaded)
     recipe.leave()
@@ -175,17 +202,21 @@ def _run(given: argparse.Namespace) -> None:
 def _score(given: argparse.Namespace) -> None:
     runs.read_recipe(given.run)
     loaded = config.load(given.run / "recipe.yaml", given.overrides)
-    from ssl_transfer import recipe
-    from ssl_transfer.rescore import rescore
+    _start(given)
+    with loading(_NAME):
+        from ssl_transfer import recipe
+        from ssl_transfer.rescore import rescore
 
     rescore(loaded, given.run)
     recipe.leave()
 
 
 def _sweep(given: argparse.Namespace) -> None:
-    from ssl_transfer.tables import grid, sweep
+    with loading(_NAME):
+        from ssl_transfer.tables import grid, sweep
 
     combinations = grid.plan(given.recipe, given.overrides, baseline=given.baseline)
+    _start(given)
     say: Callable[[str], None] = print if speaks() else lambda text: None
     say(sweep.describe(combinations))
     failures = sweep.run(combinations, say)
@@ -201,7 +232,8 @@ def _compare(given: argparse.Namespace) -> None:
 
 
 def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> None:
-    from ssl_transfer.tables import compare, writing
+    with loading(_NAME):
+        from ssl_transfer.tables import compare, writing
 
     comparison = compare.compare(folders, baseline=given.baseline)
     print("\n" + writing.markdown(comparison), end="")
@@ -216,9 +248,11 @@ def _embed(given: argparse.Namespace) -> None:
     with user_mistakes():  # before torch is loaded
         check_name(given.to)
         named_teacher(given.model, **_described(given))
-    from ssl_transfer.context import join_processes
-    from ssl_transfer.embeddings.embedder import load
-    from ssl_transfer.embeddings.writing import embed_to_file
+    _start(given)
+    with loading(_NAME):
+        from ssl_transfer.context import join_processes
+        from ssl_transfer.embeddings.embedder import load
+        from ssl_transfer.embeddings.writing import embed_to_file
 
     state = join_processes()
     with user_mistakes():
@@ -232,7 +266,8 @@ def _embed(given: argparse.Namespace) -> None:
 
 
 def _export(given: argparse.Namespace) -> None:
-    from ssl_transfer.export.folder import export_run
+    with loading(_NAME):
+        from ssl_transfer.export.folder import export_run
 
     export_run(given.run, given.to, file_format=given.format, push_to_hub=given.push_to_hub)
 
@@ -261,7 +296,8 @@ def _suite(given: argparse.Namespace) -> None:
 
 
 def _doctor(given: argparse.Namespace) -> None:
-    from ssl_transfer.doctor import diagnose
+    with loading(_NAME):
+        from ssl_transfer.doctor import diagnose
 
     diagnose(given.file, given.overrides, given.images)
 
@@ -274,7 +310,8 @@ def _validate(given: argparse.Namespace) -> None:
 def _show(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
     if given.views is not None:
-        from ssl_transfer import recipe
+        with loading(_NAME):
+            from ssl_transfer import recipe
 
         recipe.show_views(loaded, given.views)
         print(f"{given.views} shows images of {loaded.data.dataset} and their views")

@@ -22,6 +22,7 @@ from torch import nn
 from ssl_transfer import __version__, config
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in, set_products
 from ssl_transfer.errors import UserError, machine_limits, user_mistakes
+from ssl_transfer.launching import cores
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
@@ -72,8 +73,7 @@ class Context:
                 ],
             )
         if accelerator.device.type == "cpu":
-            # `accelerate launch` without a configuration sets OMP_NUM_THREADS=1, a small part of the machine.
-            torch.set_num_threads(recipe.train.cpu_threads or cores_of_process())
+            take_threads(recipe.train.cpu_threads)
             keep_freed_memory()
         torch.backends.cudnn.benchmark = True
         # What readers warn of they warn of on every process: once is enough.
@@ -164,7 +164,10 @@ def join_processes() -> PartialState:
         UserError: the environment has a part of what a launcher sets.
     """
     with joining_processes():
-        return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    if state.device.type == "cpu":
+        take_threads()
+    return state
 
 
 @contextmanager
@@ -207,8 +210,18 @@ def processes_here() -> int:
 
 def cores_of_process() -> int:
     """How many of the machine's cores each process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // processes_here())
+    return max(1, cores() // processes_here())
+
+
+def take_threads(asked: int | None = None) -> None:
+    """Let torch compute with as many threads as were ``asked`` for, else as OMP_NUM_THREADS says, else one a core.
+
+    `accelerate launch` and torchrun set OMP_NUM_THREADS=1 where nobody did: from them a 1 is not taken for a wish.
+    """
+    said = os.environ.get("OMP_NUM_THREADS")
+    by_launcher = said == "1" and not {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}.isdisjoint(os.environ)
+    if asked is not None or said is None or by_launcher:
+        torch.set_num_threads(asked or cores_of_process())
 
 
 def keep_freed_memory() -> None:

@@ -29,6 +29,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    threads = {"OMP_NUM_THREADS": str(max(1, cores() // count))}  # unless it is said; else accelerate warns of its own
     # A group of their own: of a Ctrl-C at the terminal they hear once, through this process.
     own_group = {"process_group": 0} if os.name == "posix" else {}
     running: list[subprocess.Popen[bytes]] = []
@@ -36,8 +37,13 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
         for rank in range(count):
             place = {key: str(value) for key, value in {**together, "RANK": rank, "LOCAL_RANK": rank}.items()}
             command = [sys.executable, "-m", "ssl_transfer", *arguments]
-            running.append(subprocess.Popen(command, env={**os.environ, **place}, **own_group))  # type: ignore[call-overload]
+            running.append(subprocess.Popen(command, env={**threads, **os.environ, **place}, **own_group))  # type: ignore[call-overload]
         return _ended(running)
+
+
+def cores() -> int:
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ended(running: Sequence["subprocess.Popen[bytes]"]) -> int:
@@ -78,7 +84,8 @@ def _forwarding_to(running: Sequence["subprocess.Popen[bytes]"]) -> Iterator[Non
             if process.poll() is None:
                 process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    heard = (number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN)  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, forward) for number in heard}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from ssl_transfer.errors import Interrupted, UserError, machine_limits
 
@@ -31,7 +32,7 @@ def ends_in_a_sentence(name: str) -> Iterator[None]:
                 if sys.stdout is not None:
                     sys.stdout.flush()  # here, where what goes wrong with it can be told
     except UserError as error:
-        _say(name, str(error))
+        _say(name, str(error), interrupted=isinstance(error, Interrupted))
         _give_up_output()
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -39,6 +40,42 @@ def ends_in_a_sentence(name: str) -> Iterator[None]:
             raise
         _give_up_output()
         sys.exit(128 + signal.SIGPIPE)
+
+
+def end_at_once(name: str) -> None:
+    """From now on Ctrl-C and SIGTERM end the program at once, in one sentence: nothing was begun that could be lost.
+
+    For the time in which a program imports: an exception in the midst of that is caught by some libraries, and taken
+    for something else by others.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if speaks():
+            os.write(2, f"{name}: stopped before anything was begun\n".encode())
+        os._exit(Interrupted.exit_code)
+
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, end)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Around imports that take seconds: says so on a terminal, and lets Ctrl-C and SIGTERM end the program at once."""
+    own = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    if own:
+        end_at_once(name)
+    shows = speaks() and sys.stderr is not None and sys.stderr.isatty()
+    if shows:
+        print(f"{name}: loading torch ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if shows:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        for number, handler in before.items() if own else ():
+            signal.signal(number, handler)
 
 
 def speaks() -> bool:
@@ -56,8 +93,9 @@ def _stops_as_errors() -> Iterator[None]:
     """
     own = threading.current_thread() is threading.main_thread()  # no other may ask for signals
     afterwards = {number: signal.getsignal(number) for number in _STOPPING}
-    if own and afterwards[signal.SIGTERM] is signal.SIG_DFL:  # and not ignored, or used by who called us
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number, handler in afterwards.items() if own else ():
+        if handler is signal.SIG_DFL or getattr(handler, "__module__", None) == __name__:
+            signal.signal(number, signal.default_int_handler)  # and not where it is ignored, or used by who called us
     try:
         yield
     except KeyboardInterrupt:
@@ -69,10 +107,12 @@ def _stops_as_errors() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _say(name: str, sentence: str) -> None:
+def _say(name: str, sentence: str, *, interrupted: bool) -> None:
     """Print what ends the program, once where all processes met it."""
     if speaks():
         print(f"{name}: {sentence}", file=sys.stderr)
+    if interrupted:  # which all were
+        return
     if not _everyone_says(sentence) and not speaks():
         print(f"{name} (process {os.environ['RANK']}): {sentence}", file=sys.stderr)
 

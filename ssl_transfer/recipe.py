@@ -1,6 +1,7 @@
 """From a recipe to a trained and scored model: the one place that sees both the settings and the tensors."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
@@ -300,6 +301,9 @@ def _stop_on_signal() -> Iterator[Stop]:
             signal.signal(number, before[number])
             signal.raise_signal(number)
 
+    if threading.current_thread() is not threading.main_thread():  # no other may ask for signals
+        yield lambda step: False
+        return
     before = {int(which): signal.signal(which, ask) for which in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda step: asked is not None

@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DynamoBackend
 
 from ssl_transfer import config, evaluation
-from ssl_transfer.context import Context
+from ssl_transfer.context import Context, take_threads
 from ssl_transfer.errors import UserError
 from ssl_transfer.scores.knn import KNN
 from tests.test_config import PRETRAIN
@@ -83,8 +83,33 @@ def test_a_launch_that_the_environment_has_in_part_is_one_sentence(load, monkeyp
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")  # accelerate adds to the environment: after the test it is as it was
         monkeypatch.delenv(name)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")  # from a launcher OMP_NUM_THREADS=1 is no wish: cores are counted
     monkeypatch.setenv(*left_over.split("="))
     with pytest.raises(
         UserError, match=f"speaks of several processes \\({left_over}\\), .*: start them with accelerate"
     ):
         Context.start(load("train.cpu_threads=null"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "asked", "threads"),
+    [
+        ({"OMP_NUM_THREADS": "3"}, None, None),  # as it says, which torch has read by itself
+        ({"OMP_NUM_THREADS": "3"}, 5, 5),
+        ({}, None, 8),
+        ({"LOCAL_WORLD_SIZE": "2"}, None, 4),
+        ({"OMP_NUM_THREADS": "1", "ACCELERATE_MIXED_PRECISION": "no"}, None, 8),  # set by the launcher for nobody
+        ({"OMP_NUM_THREADS": "1"}, None, None),
+        ({"OMP_NUM_THREADS": "2", "ACCELERATE_MIXED_PRECISION": "no"}, None, None),
+    ],
+)
+def test_threads_are_those_of_the_recipe_or_the_environment_or_the_machine(monkeypatch, environment, asked, threads):
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", "ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(8), raising=False)
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    take_threads(asked)
+    assert taken == ([] if threads is None else [threads])

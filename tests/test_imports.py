@@ -23,7 +23,7 @@ LAYERS = (
     {"building"},
     {"rescore", "evaluation", "doctor", "export", "embeddings", "suite"},
     {"recipe", "mteb"},
-    {"tables"},
+    {"tables", "distilling"},
     {"cli"},
     {"__main__", "__init__"},
 )

@@ -1,7 +1,8 @@
 """From a YAML file and overrides to a recipe, with every problem told at once."""
 
+import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,6 +31,15 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     return _validated(_read(path), path, overrides)
+
+
+def of_mapping(raw: Mapping[str, Any], title: str) -> Recipe:
+    """Complete and validate a recipe that is in no file; paths in it begin at the folder of the program.
+
+    Raises:
+        UserError: with every problem, below ``title``.
+    """
+    return _validated(copy.deepcopy(dict(raw)), Path(title), ())
 
 
 def load_teacher(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
