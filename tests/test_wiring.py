@@ -244,7 +244,7 @@ CASES = [
     Case("simclr", "model.mean", "[0.11]", lambda run: run.model.backbone.preprocessing.mean, (0.11,)),
     Case("simclr", "model.std", "[0.77]", lambda run: run.model.backbone.preprocessing.std, (0.77,)),
     # task
-    Case("simclr", "task.temperature", "0.37", lambda run: run.task.nt_xent.temperature, 0.37),
+    Case("simclr", "task.temperature", "0.37", lambda run: run.task.temperature, 0.37),
     Case("simclr", "task.projection_dim", "20", lambda run: run.model.embedding_dim, 20),
     Case("simclr", "task.hidden_dim", "20", lambda run: linears(run.model.head)[0], 20),
     Case("moco", "task.temperature", "0.37", lambda run: run.task.nt_xent.temperature, 0.37),

@@ -86,7 +86,7 @@ def test_value_and_gradient_of_every_kind_do_not_depend_on_the_number_of_process
 def test_every_loss_of_the_library_is_a_kind_of_transfer():
     kinds = {"FitNet": "fitnet", "VID": "vid", "rkd_distance": "rkd", "rkd_angle": "rkd"}
     kinds |= {"ContrastiveRepresentation": "crd"}
-    assert {kinds.get(loss, loss) for loss in losses.__all__} == set(KINDS)
+    assert {kinds.get(loss, loss) for loss in losses.__all__} - {"nt_xent"} == set(KINDS)  # that is SimCLR's
 
 
 WEIGHTS = {"rkd": ("distance_weight", "angle_weight")}
