@@ -68,7 +68,10 @@ class Context:
                 project_dir=recipe.train.runs,
                 kwargs_handlers=[
                     # Batch-norm statistics are equal on all processes (SyncBatchNorm): there is nothing to broadcast.
-                    DistributedDataParallelKwargs(broadcast_buffers=False),
+                    # Every step uses the same parameters, and gradients need no copy of their own.
+                    DistributedDataParallelKwargs(
+                        broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+                    ),
                     InitProcessGroupKwargs(timeout=PATIENCE),
                 ],
             )

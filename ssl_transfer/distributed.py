@@ -50,13 +50,18 @@ def gather_rows(rows: Shaped[Tensor, "n *shape"]) -> Shaped[Tensor, "n_global *s
     return rows if world_size() == 1 else _GatherRows.apply(rows)
 
 
-def single_process_order(rows: int, views: int) -> Int64[Tensor, " rows"]:
+def single_process_order(rows: int, views: int, device: torch.device) -> Int64[Tensor, " rows"]:
     """For each of the ``rows`` gathered, where it stands in the batch of one process: all first views, then all second.
 
     Gathered rows come process by process, each with its own first and second views. Losses do not mind; what is drawn
     for a row, or remembered of it, must not depend on how many processes there are.
     """
-    return torch.arange(rows).view(views, world_size(), -1).transpose(0, 1).flatten()
+    return torch.arange(rows, device=device).view(views, world_size(), -1).transpose(0, 1).flatten()
+
+
+def sum_over_processes(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sum of what each process has, on every process; no gradient."""
+    return values if world_size() == 1 else gather_rows(values.detach()[None]).sum(0)
 
 
 def own_rows(rows: int) -> slice:
@@ -102,10 +107,12 @@ def everyone_says(sentence: str, *, within: float = 10.0) -> bool:
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the rows of all processes on any backend; torch's own refuses CPU tensors.
+    """Batch norm over the rows of all processes on any backend.
 
     Takes over the parameters, buffers and (for timm's fused layers) the activation of ``norm``, under the same names,
-    so state dicts fit both ways. Every process must hold equally many values per channel.
+    so state dicts fit both ways. Every process must hold equally many values per channel. torch's own layer allows
+    for unequal ones, for which the host waits for the device in every layer, and refuses CPU tensors; its kernels are
+    used on a GPU. There is one collective for each pass, forward and backward.
     """
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm):
@@ -124,6 +131,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalize by the statistics of all processes in training, by the running ones in evaluation."""
         if not (self.training or self.running_mean is None):
             return self.act(self.drop(super().forward(input)))
+        if input.is_cuda:
+            return self.act(self.drop(self._by_kernels(input)))
         others = [axis for axis in range(input.ndim) if axis != 1]
         precise = input.to(torch.promote_types(input.dtype, torch.float32))
         variance, mean = torch.var_mean(precise, dim=others, correction=0)
@@ -141,6 +150,14 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         normalized = (input * scale.view(shape) + shift.view(shape)).to(input.dtype)
         return self.act(self.drop(normalized))
 
+    def _by_kernels(self, input: Tensor) -> Tensor:  # noqa: A002
+        running_mean, running_var, momentum = None, None, 0.0
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+            running_mean, running_var = self.running_mean, self.running_var
+            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        return _Normalized.apply(input, self.weight, self.bias, running_mean, running_var, self.eps, momentum)
+
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
@@ -151,22 +168,64 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_((variance * (count / max(count - 1, 1))).to(self.running_var.dtype), weight)
 
 
+class _Normalized(torch.autograd.Function):
+    """torch's kernels of synchronized batch norm, told that every process holds equally many values per channel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,  # noqa: A002
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        eps: float,
+        momentum: float,
+    ) -> Tensor:
+        input = _dense(input)  # noqa: A001
+        own = torch.stack(torch.batch_norm_stats(input, eps))
+        means, deviations = gather_rows(own[None]).unbind(1)
+        counts = torch.full((len(means),), input.numel() // input.shape[1], dtype=own.dtype, device=own.device)
+        mean, deviation = torch.batch_norm_gather_stats_with_counts(
+            input, means.contiguous(), deviations.contiguous(), running_mean, running_var, momentum, eps, counts
+        )
+        ctx.save_for_backward(input, weight, mean, deviation, counts.int())
+        return torch.batch_norm_elemt(input, weight, bias, mean, deviation, eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight, mean, deviation, counts = ctx.saved_tensors  # noqa: A001
+        gradient, wanted = _dense(gradient), ctx.needs_input_grad
+        *sums, of_weight, of_bias = torch.batch_norm_backward_reduce(
+            gradient, input, mean, deviation, weight, *wanted[:3]
+        )
+        of_input = None
+        if wanted[0]:
+            total = torch.stack(sums)
+            if world_size() > 1:
+                dist.all_reduce(total)
+            by_gradient, by_product = total.unbind()
+            of_input = torch.batch_norm_backward_elemt(
+                gradient, input, mean, deviation, weight, by_gradient, by_product, counts
+            )
+        return of_input, of_weight if wanted[1] else None, of_bias if wanted[2] else None, None, None, None, None
+
+
+def _dense(images: Tensor) -> Tensor:
+    """``images`` in one of the two layouts that the kernels know."""
+    if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last):
+        return images
+    return images.contiguous()
+
+
 def synchronize_batch_norm(module: nn.Module) -> nn.Module:
-    """Replace every batch norm below ``module`` by one whose statistics run over all processes.
+    """Replace every batch norm below ``module`` by :class:`SyncBatchNorm`, whose statistics run over all processes.
 
-    On CUDA these are torch's and timm's own layers, elsewhere :class:`SyncBatchNorm`. Parameters are shared with the
-    replaced layers, not copied.
+    Parameters are shared with the replaced layers, not copied.
     """
-    if next(module.parameters()).is_cuda:
-        from timm.layers import convert_sync_batchnorm
-
-        return convert_sync_batchnorm(module)
-    return _synchronize_on_cpu(module)
-
-
-def _synchronize_on_cpu(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return SyncBatchNorm(module)
     for name, child in module.named_children():
-        setattr(module, name, _synchronize_on_cpu(child))
+        setattr(module, name, synchronize_batch_norm(child))
     return module
