@@ -1,10 +1,16 @@
 """Euclidean distances between a tile of rows and all rows, and the gradient through them.
 
 Distances come from one matmul: |a - b|^2 = |a|^2 + |b|^2 - 2 a . b. That loses digits where two rows are much closer to
-each other than to the origin. So the squared distances that are smaller than ``CLOSE`` times the squared norms are
-computed again from the difference of the rows, and so is their part of the gradient: duplicates are at a distance of
-exactly zero, and near duplicates are pulled along the line between them. There are few such pairs in any batch that
-teaches something; where there are many, they are handled ``CHUNK`` at a time.
+each other than to the origin.
+
+On a CPU the squared distances that are smaller than ``CLOSE`` times the squared norms are computed again from the
+difference of the rows, and so is their part of the gradient: duplicates are at a distance of exactly zero, and near
+duplicates are pulled along the line between them. There are few such pairs in any batch that teaches something; where
+there are many, they are handled ``CHUNK`` at a time.
+
+A GPU would have to be waited for to count these pairs. There the matmuls, of distances and gradients, are float64.
+It keeps the digits of float32 without a list of pairs (four of them where rows are a millionth of their norm apart),
+and squared distances below ``DUPLICATE`` times the squared norms are zero.
 """
 
 from collections.abc import Iterator
@@ -18,10 +24,20 @@ from torch.autograd.function import once_differentiable
 # The relative error of a squared distance from the matmul is about 3e-7 / CLOSE in float32.
 CLOSE = 1e-3
 CHUNK = 2**15
+# Above the relative error of a squared distance from the matmul in float64, for rows of some thousand entries.
+DUPLICATE = 1e-13
+
+
+def lists_close_pairs(x: Tensor) -> bool:
+    """Whether pairs of rows of ``x`` that are close to each other are looked for, and not float64 used instead."""
+    return not x.is_cuda
 
 
 class Points(NamedTuple):
-    """Rows ``x`` as given, and the two factors of a matmul: ``left[i] @ right[j]`` is |x_i - x_j|^2."""
+    """Rows ``x`` as given, and the two factors of a matmul: ``left[i] @ right[j]`` is |x_i - x_j|^2.
+
+    All but ``x`` are float64 where no close pairs are listed.
+    """
 
     x: Float[Tensor, "n d"]
     centered: Float[Tensor, "n d"]
@@ -36,7 +52,8 @@ def points_of(x: Float[Tensor, "n d"]) -> Points:
     The mean row is subtracted, since an offset that all rows share changes no distance but would cost the matmul its
     digits. The rounding error of the mean is itself such an offset, and a small one.
     """
-    centered = x - x.mean(dim=0)
+    wide = x if lists_close_pairs(x) else x.double()
+    centered = wide - wide.mean(dim=0)
     squares = centered.square().sum(dim=1)
     column, ones = squares[:, None], torch.ones_like(squares)[:, None]
     left, right = torch.cat([-2 * centered, column, ones], 1), torch.cat([centered, ones, column], 1)
@@ -49,8 +66,14 @@ def distance_tile(
     """Distances of the anchors ``rows`` to all rows, and which pairs are close.
 
     A close pair is given as (row of the tile, column); the pairs of an anchor with itself are not among them. The
-    distances are written to ``out`` if it is given.
+    distances are written to ``out`` if it is given. Where none are listed, there are none.
     """
+    if not lists_close_pairs(points.x):
+        squared = points.left[rows] @ points.right.T
+        squares = points.squares[rows, None] + points.squares
+        squared.masked_fill_(squared <= DUPLICATE * squares, 0)
+        out = torch.empty_like(squared, dtype=points.x.dtype) if out is None else out
+        return out.copy_(squared.sqrt_()), torch.empty(0, 2, dtype=torch.long, device=out.device)
     squared = torch.mm(points.left[rows], points.right.T, out=out)
     squared[:, rows].fill_diagonal_(torch.inf)
     close = _close_pairs(squared, points.squares[rows], points.squares)
@@ -78,6 +101,8 @@ def divide_by_distance(x: Tensor, distance: Tensor, rows: slice, close: Tensor) 
     The result takes the place of ``x``, and ``distance`` is overwritten. ``rows`` and ``close`` are those that belong
     to ``distance`` (see :func:`distance_tile`).
     """
+    if not lists_close_pairs(distance):
+        return x.div_(distance.masked_fill_(distance == 0, torch.inf))
     distance[:, rows].fill_diagonal_(torch.inf)
     for i, j in _chunks(close):
         distance[i, j] = distance[i, j].masked_fill(distance[i, j] == 0, torch.inf)
@@ -111,8 +136,9 @@ class PairGradient:
             springs[i, j] = 0
         if len(springs) == len(x):  # all pairs at once: both directions in one matmul
             springs.mul_(scale[:, None])
-            self.pulled += (springs + springs.T) @ right
+            self.pulled += (springs + springs.T).to(right.dtype) @ right
             return
+        springs, scale = springs.to(right.dtype), scale.to(right.dtype)
         self.pulled[rows] += scale[:, None] * (springs @ right)
         torch.addmm(self.pulled, springs.T, scale[:, None] * right[rows], out=self.pulled)
 
@@ -120,7 +146,7 @@ class PairGradient:
         """The gradient of everything added so far."""
         width = self.points.x.shape[1]
         springs = self.pulled[:, width : width + 1]
-        return springs * self.points.centered - self.pulled[:, :width] + self.close
+        return (springs * self.points.centered - self.pulled[:, :width]).to(self.close.dtype) + self.close
 
 
 def euclidean(rows: slice, x: Float[Tensor, "n d"]) -> Float[Tensor, "t n"]:

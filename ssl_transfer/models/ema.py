@@ -52,8 +52,10 @@ class MomentumEncoder(nn.Module):
         """What the trailing copy gives, without gradient."""
         return self.module(images)
 
+    @torch.no_grad()
     def update(self, model: nn.Module, *, momentum: float) -> None:
         """Move the weights towards those of ``model``: ``momentum * own + (1 - momentum) * model``."""
-        from lightly.models.utils import update_momentum  # slow to import, and only pretraining needs it
-
-        update_momentum(model, self.module, momentum)
+        own: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(model.parameters())
+        torch._foreach_mul_(own, momentum)
+        torch._foreach_add_(own, torch._foreach_mul(theirs, 1 - momentum))

@@ -4,7 +4,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ssl_transfer.data.device import to_device
 from ssl_transfer.distributed import gather_rows, single_process_order
 
 
@@ -44,5 +43,5 @@ def pushed(queue: Float[Tensor, "size d"], rows: Float[Tensor, "n d"], views: in
 
     A new tensor, not a change in place: the backward pass still needs the queue that the loss saw.
     """
-    order = to_device(single_process_order(len(rows), views).argsort(), rows.device)
+    order = single_process_order(len(rows), views, rows.device).argsort()
     return torch.cat([rows.to(queue.dtype)[order], queue])[: len(queue)]

@@ -9,6 +9,7 @@ and the step, and a run continues exactly, on any number of processes.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,8 +21,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ssl_transfer.distributed import gather_rows
 from ssl_transfer.errors import Interrupted, UserError, user_mistakes
 from ssl_transfer.files import append_text
+from ssl_transfer.losses.checks import checked_later
 from ssl_transfer.models.checkpoint import load_state, save_state
 from ssl_transfer.training import metrics
 from ssl_transfer.training.progress import ProgressReport
@@ -113,7 +116,7 @@ def fit(
             rate = plan.learning_rate(step)
             for group in stepper.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
-            with autocast(), _named_step(step):
+            with autocast(), _named_step(step), checked_later() as sides:
                 shares = wrapped(batch(step))
             accelerator.backward(shares["loss"] * world)
             if plan.clip_norm is not None:
@@ -125,14 +128,14 @@ def fit(
                 with _named_step(step):
                     figures |= update(step) or {}
 
-            log.add(step, rate, shares, figures)
+            log.add(step, rate, shares, figures, sides)
             done = step + 1
             at_end = done == plan.total_steps
             asked = stop(done)
             due = done % keeping.checkpoint_every == 0 or at_end
             progress.moved(done)
             if done % keeping.log_every == 0 or due or (asked and world == 1):
-                stopping = log.flush(asked)  # raises where a loss was not finite, so only good states are saved
+                stopping = log.flush(asked)  # raises where rows or a loss were not finite: only good states are saved
                 progress.update(done, done / plan.steps_per_epoch, log.loss, log.images_per_second)
                 if due or stopping:
                     save(done)
@@ -146,6 +149,15 @@ def fit(
     return Outcome(max(plan.total_steps, first_step), seconds_before + log.seconds, log.median_images_per_second)
 
 
+@dataclass(frozen=True)
+class _Step:
+    step: int
+    learning_rate: float
+    shares: Mapping[str, Tensor]
+    figures: Mapping[str, float]
+    sides: Mapping[str, Tensor]
+
+
 class MetricsLog:
     """Numbers stay on the device until a flush; then one transfer, one reduction, and lines in ``metrics.jsonl``."""
 
@@ -153,50 +165,62 @@ class MetricsLog:
         self.accelerator, self.path = accelerator, path
         self.steps_per_epoch, self.batch_size = steps_per_epoch, batch_size
         self.loss, self.images_per_second, self.seconds = float("nan"), 0.0, 0.0
-        self._waiting: list[tuple[int, float, dict[str, Tensor], Mapping[str, float]]] = []
+        self._waiting: list[_Step] = []
         self._flushed = time.perf_counter()
         self._rates: list[float] = []
         if accelerator.is_main_process:
             path.parent.mkdir(parents=True, exist_ok=True)
             metrics.keep_steps_before(path, first_step)
 
-    def add(self, step: int, learning_rate: float, shares: Mapping[str, Tensor], figures: Mapping[str, float]) -> None:
-        """Remember one step's numbers without waiting for the device; ``figures`` are the same on every process."""
+    def add(
+        self,
+        step: int,
+        learning_rate: float,
+        shares: Mapping[str, Tensor],
+        figures: Mapping[str, float],
+        sides: Mapping[str, Tensor],
+    ) -> None:
+        """Remember one step's numbers without waiting for the device; ``figures`` are the same on every process.
+
+        ``sides`` are numbers that are not finite where rows that a loss compared were not.
+        """
         detached = {name: share.detach() for name, share in shares.items()}
-        self._waiting.append((step, learning_rate, detached, figures))
+        self._waiting.append(_Step(step, learning_rate, detached, figures, sides))
 
     def flush(self, stop: bool) -> bool:
         """Write what waits; returns whether any process wants to stop.
 
         Raises:
-            UserError: a loss was not finite; names the first such step.
+            UserError: rows or a loss were not finite; names the first such step, and the side.
         """
-        names = list(self._waiting[0][2])
-        table = torch.stack(
-            [torch.stack([shares[name].double() for name in names]) for _, _, shares, _ in self._waiting]
-        )
-        table = torch.cat([table.flatten(), table.new_tensor([float(stop)])])
-        *values, stops = self.accelerator.reduce(table, reduction="sum").tolist()
-        rows = [values[start : start + len(names)] for start in range(0, len(values), len(names))]
+        names, sides = list(self._waiting[0].shares), list(self._waiting[0].sides)
+        table = torch.stack([torch.stack([step.shares[name].double() for name in names]) for step in self._waiting])
+        checks = [step.sides[side] for step in self._waiting for side in sides]
+        table = torch.cat([table.flatten(), *(check[None] for check in checks), table.new_tensor([float(stop)])])
+        by_process = gather_rows(table[None]).tolist()
+        *values, stops = (sum(column) for column in zip(*by_process, strict=True))
+        rows = [values[start : start + len(names)] for start in range(0, len(values) - len(checks), len(names))]
+        totals = iter(values[len(values) - len(checks) :])
         now = time.perf_counter()
         elapsed, self._flushed = now - self._flushed, now
         self.seconds += elapsed
         self.images_per_second = len(rows) * self.batch_size / elapsed
         self._rates.append(self.images_per_second)
         lines = []
-        for (step, rate, _, figures), row in zip(self._waiting, rows, strict=True):
+        for waited, row in zip(self._waiting, rows, strict=True):
             numbers = dict(zip(names, row, strict=True))
-            if not torch.isfinite(torch.tensor(row)).all():
-                raise UserError(
-                    f"the loss of step {step} is not finite ({numbers}); the last good state is kept: "
-                    "lower optim.lr, set train.clip_norm, or use train.precision=full, and run again"
-                )
-            lines.append({"step": step, "epoch": step / self.steps_per_epoch, "lr": rate, **numbers, **figures})
+            broken = [side for side in sides if not math.isfinite(next(totals))]
+            if broken or not all(map(math.isfinite, row)):
+                raise UserError(_not_finite(waited.step, broken, numbers))
+            place = {"step": waited.step, "epoch": waited.step / self.steps_per_epoch, "lr": waited.learning_rate}
+            lines.append({**place, **numbers, **waited.figures})
         lines[-1]["images_per_second"] = round(self.images_per_second, 1)
         self.loss = rows[-1][names.index("loss")]
         if self.accelerator.is_main_process:
             append_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
-        for line in (line for line, waited in zip(lines, self._waiting, strict=True) if waited[3] or line is lines[-1]):
+        for line in (
+            line for line, waited in zip(lines, self._waiting, strict=True) if waited.figures or line is lines[-1]
+        ):
             self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
         self._waiting.clear()
         return stops > 0
@@ -206,6 +230,15 @@ class MetricsLog:
         """The median rate over the flushes but the first, which pays for warming up."""
         rates = sorted(self._rates[1:] or self._rates or [0.0])
         return rates[len(rates) // 2]
+
+
+def _not_finite(step: int, sides: Sequence[str], numbers: Mapping[str, float]) -> str:
+    mend = "lower optim.lr, set train.clip_norm, or use train.precision=full, and run again"
+    if not sides:
+        return f"the loss of step {step} is not finite ({numbers}); the last good state is kept: {mend}"
+    if "student" not in sides:
+        mend = "look at its weights and at the images of this step, or use train.precision=full, and run again"
+    return f"step {step}: rows of the {' and the '.join(sides)} are not finite; the last good state is kept: {mend}"
 
 
 def _refuse_broken(parts: Mapping[str, Any], steps_done: int) -> None:

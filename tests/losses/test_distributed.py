@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer import losses
-from ssl_transfer.distributed import gather_rows, own_rows
+from ssl_transfer.distributed import gather_rows, own_rows, sum_over_processes
 from tests.losses.catalog import CASES, embeddings, value_and_gradient
 
 N = 24
@@ -79,12 +79,26 @@ class Contrastive(nn.Module):
         places = torch.arange(N) * 7 % 40 // 2
         negatives = torch.randint(40, (N, 8), generator=torch.Generator().manual_seed(4))
         student, teacher = gather_rows(self.net(images[rows])), gather_rows(teacher[rows])
-        first = self.crd(student, teacher, places, negatives, anchors=rows)
-        return first + self.crd(student, teacher, places, negatives.flip(0), anchors=rows)
+        options = dict(anchors=rows, add_up=sum_over_processes)
+        first = self.crd(student, teacher, places, negatives[rows], **options)
+        return first + self.crd(student, teacher, places, negatives.flip(0)[rows], **options)
+
+
+class TwoViews(nn.Module):
+    """A network under NT-Xent of two views of its rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4))
+
+    def forward(self, images, teacher, rows):
+        views = gather_rows(torch.stack((self.net(images[rows]), self.net(teacher[rows])), dim=1))
+        return losses.nt_xent(*views.unbind(1), temperature=0.2, anchors=rows)
 
 
 MODULES = {name: lambda name=name: Relational(name) for name in CASES}
 MODULES |= {"fitnet, vid, attention_transfer, soft_targets": Pointwise, "contrastive_representation": Contrastive}
+MODULES["nt_xent"] = TwoViews
 
 
 def weight_gradients(world: int) -> Results:

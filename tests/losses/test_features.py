@@ -205,7 +205,15 @@ def test_crd_shares_of_anchors_add_up_and_leave_equal_memories():
     whole, parts = crd(), [crd() for _ in range(3)]
     value = whole(*batch)
     cuts = [slice(0, 1), slice(1, 6), slice(6, 8)]
-    shares = [part(*batch, anchors=anchors) for part, anchors in zip(parts, cuts, strict=True)]
+    *rows, negatives = batch
+    with pytest.raises(ValueError, match="are a part of 8 rows: give add_up"):
+        parts[0](*rows, negatives[cuts[0]], anchors=cuts[0])
+    shares = []
+    for part, anchors in zip(parts, cuts, strict=True):
+        part.normalizer.copy_(whole.normalizer)  # as several processes make it together: see test_distributed
+        shares.append(part(*rows, negatives[anchors], anchors=anchors))
+    with pytest.raises(ValueError, match="negatives has 8 rows: give one for each of the 5 anchors"):
+        parts[1](*batch, anchors=cuts[1])
     torch.testing.assert_close(sum(shares), value, rtol=1e-12, atol=0)
     gradient = torch.autograd.grad(value, whole.embed_student.weight)[0]
     found = [torch.autograd.grad(s, p.embed_student.weight)[0] for s, p in zip(shares, parts, strict=True)]

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from ssl_transfer.errors import UserError
+from ssl_transfer.losses.checks import check_pair
 from ssl_transfer.training.engine import Interrupted, Keeping, Plan, fit
 from ssl_transfer.training.optim import create_optimizer
 from ssl_transfer.training.progress import ProgressReport
@@ -123,6 +124,25 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path)
     mended, _ = train(tmp_path)
     whole, _ = train(tmp_path / "whole")
     assert all(torch.equal(weight, mended[name]) for name, weight in whole.items())
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_rows_that_are_not_finite_are_named_by_step_and_side_and_nothing_is_saved(tmp_path, side):
+    """They are looked at when the log is written, five steps later; a loss may even hide them."""
+
+    class Compared(Toy):
+        def forward(self, batch):
+            step, images = batch
+            rows = self.net(images)
+            broken = {"student": rows, "teacher": rows.detach()}
+            broken[side] = broken[side] * (float("nan") if step == 9 else 1)
+            check_pair(broken["student"], broken["teacher"])
+            return {"loss": rows.square().mean()}
+
+    with pytest.raises(UserError, match=f"step 9: rows of the {side} are not finite; the last good state is kept"):
+        train_task(Compared(), Accelerator(cpu=True), tmp_path, log_every=100, checkpoint_every=8)
+    assert torch.load(tmp_path / "state" / "state.pt", weights_only=True)["step"] == 8
+    assert log(tmp_path)[-1]["step"] == 7
 
 
 def test_the_log_has_each_step_once_with_its_learning_rate(tmp_path):

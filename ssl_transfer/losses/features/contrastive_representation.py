@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.losses.checks import check_pair, check_positive
 from ssl_transfer.losses.precision import full_precision, unit_rows
-from ssl_transfer.losses.tiles import sum_over_anchors, tile_rows
+from ssl_transfer.losses.tiles import anchor_range, sum_over_anchors, tile_rows
 
 EPSILON = 1e-7
 
@@ -67,34 +67,54 @@ class ContrastiveRepresentation(nn.Module):
             start = torch.empty(size, width).uniform_(-bound, bound, generator=generator)
             self.register_buffer(name, start)
         self.register_buffer("normalizer", torch.zeros(2))  # of scores by student rows and by teacher rows; 0 is unset
+        self._has_normalizer = False  # as far as it is known without asking the device
+        self.register_load_state_dict_post_hook(_ask_again)
 
     def forward(
         self,
         student: Float[Tensor, "n d_student"],
         teacher: Float[Tensor, "n d_teacher"],
         image: Int[Tensor, " n"],
-        negatives: Int[Tensor, "n k"],
+        negatives: Int[Tensor, "a k"],
         *,
         anchors: slice | None = None,
+        add_up: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, ""]:
         """The loss of the anchors; afterwards the memories are updated with all rows.
 
-        Rows are those of the global batch. ``image`` is the place of each row's image in the data set, and
-        ``negatives`` are the places that it is contrasted with, drawn uniformly from all places, the same on all
-        processes. ``anchors`` are the rows whose terms this process computes, by default all. So the
-        memories stay equal on all processes, and the sum over processes is the loss of the batch.
+        Rows are those of the global batch. ``image`` is the place of each row's image in the data set. ``anchors`` are
+        the rows whose terms this process computes, by default all, and ``negatives`` the places that each of them is
+        contrasted with, drawn uniformly from all places. ``add_up`` sums a tensor over the processes, for Z in the
+        first call. So the memories stay equal on all processes, and the sum over processes is the loss of the batch.
 
         Raises:
-            ValueError: student and teacher have different rows, or rows that are not finite; or ``anchors`` is no
-                contiguous part of the batch.
+            ValueError: student and teacher have different rows, or rows that are not finite; ``anchors`` is no
+                contiguous part of the batch; there are not as many rows of ``negatives``; or the first call
+                lacks ``add_up`` where other processes have the other anchors.
         """
         check_pair(student, teacher)
+        own = anchor_range(anchors, len(student))
+        if len(negatives) != len(own):
+            raise ValueError(f"negatives has {len(negatives)} rows: give one for each of the {len(own)} anchors.")
         with full_precision(student.device):
             ours = unit_rows(self.embed_student(student.to(self.embed_student.weight.dtype)))
             theirs = unit_rows(self.embed_teacher(teacher.detach().to(self.embed_teacher.weight.dtype)))
-        places = torch.cat([image[:, None], negatives], dim=1)
-        if not self.normalizer.all():
-            self.normalizer.copy_(self._mean_scores(ours.detach(), theirs.detach(), places))
+        drawn = torch.cat([image[own.start : own.stop, None], negatives], dim=1)
+
+        def places(rows: slice) -> Tensor:
+            return drawn[rows.start - own.start : rows.stop - own.start]
+
+        tile = max(1, tile_rows(drawn.shape[1], student.device) // ours.shape[1])
+        if not self._has_normalizer:
+            if not self.normalizer.all():
+                if len(own) < len(student) and add_up is None:
+                    raise ValueError(
+                        f"anchors={anchors} are a part of {len(student)} rows: give add_up, a sum over processes."
+                    )
+                sums = self._sums_of_scores(ours.detach(), theirs.detach(), places, anchors, tile)
+                sums = sums if add_up is None else add_up(sums)
+                self.normalizer.copy_(sums / (len(student) * drawn.shape[1]) * len(self.memory_student))
+            self._has_normalizer = True
         # The walk copies nothing of the memories but their rows for one tile; they change in place only after
         # it.
         n, size = len(student), len(self.memory_student)
@@ -102,35 +122,43 @@ class ContrastiveRepresentation(nn.Module):
 
         def term(rows: slice, ours: Tensor, theirs: Tensor) -> Tensor:
             total = ours.new_zeros(())
-            for scores, normalizer in zip(self._scores(rows, ours, theirs, places), self.normalizer, strict=True):
+            for scores, normalizer in zip(self._scores(rows, ours, theirs, places(rows)), self.normalizer, strict=True):
                 p = scores / normalizer
                 positive = (p[:, 0] / (p[:, 0] + noise + EPSILON)).log().sum()
                 negative = (noise / (p[:, 1:] + noise + EPSILON)).log().sum()
                 total = total - positive - negative
             return total
 
-        tile = max(1, tile_rows(places.shape[1], student.device) // ours.shape[1])
         loss = sum_over_anchors(term, anchors, n, ours, theirs, tile=tile) / n
         self._update(ours.detach(), theirs.detach(), image)
         return loss
 
     def _scores(self, rows: slice, ours: Tensor, theirs: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         """exp(z . m / T) of the rows against their places: students by teacher memory, teachers by student memory."""
-        by_student = torch.einsum("tkd,td->tk", self.memory_teacher[places[rows]], ours[rows])
-        by_teacher = torch.einsum("tkd,td->tk", self.memory_student[places[rows]], theirs[rows])
+        by_student = torch.einsum("tkd,td->tk", self.memory_teacher[places], ours[rows])
+        by_teacher = torch.einsum("tkd,td->tk", self.memory_student[places], theirs[rows])
         return (by_student / self.temperature).exp(), (by_teacher / self.temperature).exp()
 
-    def _mean_scores(self, ours: Tensor, theirs: Tensor, places: Tensor) -> Float[Tensor, "2"]:
+    def _sums_of_scores(
+        self, ours: Tensor, theirs: Tensor, places: Callable[[slice], Tensor], anchors: slice | None, tile: int
+    ) -> Float[Tensor, "2"]:
         def term(side: int) -> Callable[..., Tensor]:
-            return lambda rows, *_: self._scores(rows, ours, theirs, places)[side].sum()
+            return lambda rows, *_: self._scores(rows, ours, theirs, places(rows))[side].sum()
 
-        tile = max(1, tile_rows(places.shape[1], ours.device) // ours.shape[1])
-        sums = [sum_over_anchors(term(side), None, len(ours), ours, tile=tile) for side in (0, 1)]
-        return torch.stack(sums) / places.numel() * len(self.memory_student)
+        return torch.stack([sum_over_anchors(term(side), anchors, len(ours), ours, tile=tile) for side in (0, 1)])
 
     @torch.no_grad()
     def _update(self, ours: Tensor, theirs: Tensor, image: Tensor) -> None:
-        images, position, views = image.unique(return_inverse=True, return_counts=True)
+        """Every row writes the new memory of its image: equal ones, where several rows show one."""
+        ordered, order = image.sort(stable=True)
+        starts = torch.ones_like(ordered)
+        starts[1:] = ordered[1:] != ordered[:-1]
+        group = torch.empty_like(order).scatter_(0, order, starts.cumsum(0) - 1)
+        views = ours.new_zeros(len(image), 1).index_add_(0, group, ours.new_ones(len(image), 1))
         for memory, rows in ((self.memory_student, ours), (self.memory_teacher, theirs)):
-            mean = rows.new_zeros(len(images), rows.shape[1]).index_add_(0, position, rows) / views[:, None]
-            memory[images] = unit_rows(self.momentum * memory[images] + (1 - self.momentum) * mean)
+            mean = (torch.zeros_like(rows).index_add_(0, group, rows) / views)[group]
+            memory[image] = unit_rows(self.momentum * memory[image] + (1 - self.momentum) * mean)
+
+
+def _ask_again(loss: ContrastiveRepresentation, _: object) -> None:
+    loss._has_normalizer = False

@@ -41,19 +41,16 @@ class Contextual:
         first = nearest[:, : round(neighbors / 2)]  # a half rounds to even, as in the authors' np.around
         self.column = nearest[first].flatten(1)
         self.value = overlap[first].flatten(1) / first.shape[1]
-        # The same entries sorted by column, so that the transpose of a tile is one contiguous piece of them.
-        self.sorted_column, order = self.column.flatten().sort(stable=True)
-        self.sorted_row = order // self.column.shape[1]
-        self.sorted_value = self.value.flatten()[order]
 
     def tile(self, rows: slice, out: Tensor | None = None) -> Float[Tensor, "t n"]:
         """Affinities of the anchors ``rows`` to all rows, in ``out`` if it is given."""
         n = len(self.column)
         half = self.value.new_zeros(rows.stop - rows.start, n).scatter_add_(1, self.column[rows], self.value[rows])
-        bounds = torch.tensor([rows.start, rows.stop], device=half.device)
-        piece = slice(*torch.searchsorted(self.sorted_column, bounds).tolist())
-        entry = (self.sorted_column[piece] - rows.start) * n + self.sorted_row[piece]
-        half.view(-1).scatter_add_(0, entry, self.sorted_value[piece])
+        # Entries of other columns add zero somewhere: to pick those of the tile's would wait for the device.
+        place = self.column - rows.start
+        inside = (place >= 0) & (place < len(half))
+        entry = place.clamp_(0, len(half) - 1).mul_(n).add_(torch.arange(n, device=half.device)[:, None])
+        half.view(-1).scatter_add_(0, entry.flatten(), (self.value * inside).flatten())
         affinity = self.gaussian.tile(rows, out).add_(half, alpha=0.5).mul_(0.5)
         affinity[:, rows].fill_diagonal_(1)
         return affinity
