@@ -193,7 +193,7 @@ def steps(given: argparse.Namespace, clock: Clock) -> Result:
 
 
 def trained(given: argparse.Namespace, name: str, share: float, clock: Clock, *more: str) -> Result:
-    """Run a recipe of CIFAR-10, or where all is tiny of the digits, for the epochs that ``share`` of the time allows."""
+    """Run a recipe of CIFAR-10, or of the digits where all is tiny, for as long as ``share`` of the time allows."""
     from ssl_transfer import config, recipe
 
     file = ROOT / "recipes" / ("digits" if given.tiny else "cifar10") / f"{name}.yaml"
