@@ -13,6 +13,7 @@ from ssl_transfer.program import ends_in_a_sentence, loading, speaks
 from ssl_transfer.section import path_argument
 
 _NAME = "ssl-transfer"
+_SEVERAL = {"compare": "runs", "neighbors": "images", "map": "embeddings", "suite": "models"}  # else overrides
 _OVERRIDES = {"nargs": "*", "metavar": "key.path=value", "help": "what to change in the recipe, read as YAML"}
 
 
@@ -92,6 +93,28 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_processes(embedding)
     _add_description(embedding)
 
+    searching = command("neighbors", _neighbors, "print the nearest images of some, and write a page of them")
+    searching.add_argument("embeddings", type=_path, help="a file that embed wrote")
+    searching.add_argument(
+        "images",
+        nargs="*",
+        metavar="image",
+        help="images of the embeddings, by their names, or other files; some, if none",
+    )
+    searching.add_argument("--k", type=_count, default=8, metavar="N", help="how many of each; 8 unless said otherwise")
+    searching.add_argument("--metric", choices=["cosine", "euclidean"], default="cosine", help="default: cosine")
+    searching.add_argument(
+        "--beside", type=_path, action="append", default=[], metavar="FILE", help="other embeddings of the same images"
+    )
+    searching.add_argument("--to", type=_path, metavar="HTML", help="the page; by default beside the embeddings")
+
+    mapping = command("map", _map, "draw embeddings flat, with their images, those of several models side by side")
+    mapping.add_argument("embeddings", type=_path, nargs="+", help="files that embed wrote, of the same images")
+    mapping.add_argument("--method", default="tsne", help="tsne, umap (where it is installed) or pca; default: tsne")
+    mapping.add_argument("--points", type=_count, default=2000, metavar="N", help="of more, so many are drawn; 2000")
+    mapping.add_argument("--no-thumbnails", action="store_true", help="draw points alone")
+    mapping.add_argument("--to", type=_path, metavar="PNG", help="the picture; by default beside the embeddings")
+
     exporting = command("export", _export, "write a finished run's model where timm, torch or ONNX load it")
     exporting.add_argument("run", type=_path, help="a run folder, such as runs/digits-transfer")
     exporting.add_argument("--to", type=_path, required=True, metavar="FOLDER", help="a new folder")
@@ -130,11 +153,11 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
     given, rest = parser.parse_known_args(arguments)
     # argparse gives a list of arguments what stands before the first option, and leaves what stands behind it.
-    several = next((name for name in ("runs", "models") if hasattr(given, name)), "overrides")
+    several = _SEVERAL.get(given.command, "overrides")
     if rest and (any(word.startswith("-") for word in rest) or not hasattr(given, several)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        getattr(given, several).extend([_path(word) for word in rest] if several == "runs" else rest)
+        getattr(given, several).extend([_path(word) for word in rest] if several in ("runs", "embeddings") else rest)
     return given
 
 
@@ -263,6 +286,54 @@ def _embed(given: argparse.Namespace) -> None:
     if speaks():
         print("\n".join([*model.report, *sentences]))
     state.destroy_process_group()
+
+
+def _neighbors(given: argparse.Namespace) -> None:
+    with loading(_NAME):
+        from ssl_transfer.embeddings import neighbors
+        from ssl_transfer.embeddings.table import read_embeddings
+
+    with user_mistakes():
+        paths = [given.embeddings, *given.beside]
+        tables = [read_embeddings(path) for path in paths]
+        queries = neighbors.find_queries(tables[0], given.images)
+        titled = []
+        for title, table in zip(neighbors.model_names(tables, paths), tables, strict=True):
+            asked = queries if table is tables[0] else neighbors.find_queries(table, [query.name for query in queries])
+            found = neighbors.search(table, asked, given.k, given.metric)
+            titled.append((title, table, found))
+        for title, table, found in titled:
+            print("\n".join([f"# {title}"] * (len(titled) > 1) + neighbors.in_words(table, found)))
+        to = given.to or given.embeddings.with_name(f"{given.embeddings.stem}-neighbors.html")
+        problem = neighbors.write_gallery(to, titled, given.metric)
+    print("\n".join(filter(None, [f"{to} shows them", problem])))
+
+
+def _map(given: argparse.Namespace) -> None:
+    from ssl_transfer.embeddings.maps import check_method
+
+    with user_mistakes():
+        check_method(given.method)
+    with loading(_NAME):
+        from ssl_transfer.embeddings import maps
+        from ssl_transfer.embeddings.neighbors import model_names
+        from ssl_transfer.embeddings.table import read_embeddings
+
+    with user_mistakes():
+        tables = [read_embeddings(path) for path in given.embeddings]
+        rows = maps.common_rows(tables, given.points)
+        if len(rows) < len(tables[0]):
+            print(f"{len(rows):,} of {len(tables[0]):,} images are drawn; --points takes more")
+        titled = list(zip(model_names(tables, given.embeddings), [table.select(rows) for table in tables], strict=True))
+        to = given.to or given.embeddings[0].with_name(f"{given.embeddings[0].stem}-map.png")
+        problem = maps.draw_map(
+            to,
+            titled,
+            method=given.method,
+            thumbnails=not given.no_thumbnails,
+            before_each=lambda title: print(f"{given.method} of {len(rows):,} embeddings of {title} ...", flush=True),
+        )
+    print("\n".join(filter(None, [f"{to} shows the map", problem])))
 
 
 def _export(given: argparse.Namespace) -> None:

@@ -17,11 +17,12 @@ from ssl_transfer.data.sources.streaming import StreamedPixels
 from ssl_transfer.embeddings.computing import embed_rows
 from ssl_transfer.embeddings.images import Wanted, find_images
 from ssl_transfer.embeddings.table import Embeddings
+from ssl_transfer.errors import user_mistakes
 from ssl_transfer.features.extraction import features_key, layer_of
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.progress import Stage
 from ssl_transfer.teachers.loading import open_teacher
-from ssl_transfer.teachers.section import named_teacher
+from ssl_transfer.teachers.section import Teacher, named_teacher
 
 
 class Embedder(EmbeddingModel):
@@ -118,7 +119,25 @@ def load(model: str | Path, *, device: str | torch.device | None = None, **descr
         FileNotFoundError: there is no such folder or file.
         ValueError: it is no model, it is damaged, or what is described does not suit it.
     """
-    section = named_teacher(str(model), **described)
+    return _opened(named_teacher(str(model), **described), device)
+
+
+def load_again(about: dict[str, Any]) -> Embedder:
+    """The model that made embeddings, of which they say ``about`` what it was.
+
+    Raises:
+        UserError: it is not there any more, or has other weights now.
+    """
+    with user_mistakes():
+        if "model" not in about:
+            raise ValueError("these embeddings do not say which model made them")
+        embedder = _opened(Teacher(**about["model"]), None)
+        if embedder.describe(about["layer"])["weights"] != about["weights"]:
+            raise ValueError(f"the model of these embeddings has other weights now ({about['model']}): embed again")
+    return embedder
+
+
+def _opened(section: Teacher, device: str | torch.device | None) -> Embedder:
     opened, report = open_teacher(section, None)
     source = section.model_dump(mode="json", exclude_none=True, exclude={"output"})
     for key in ("checkpoint", "file"):

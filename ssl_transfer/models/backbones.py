@@ -4,6 +4,7 @@ import difflib
 import math
 import textwrap
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 import ssl_transfer.models.small  # noqa: F401  (registers the small CIFAR networks in timm)
+from ssl_transfer.models.hub import offline_if_unreachable
 from ssl_transfer.models.stems import cifar_stem
 
 
@@ -156,7 +158,8 @@ def create_backbone(
         if config.fixed_input_size:  # timm's promise that the network takes img_size
             options["img_size"] = size
         try:
-            network = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
+            with offline_if_unreachable() if pretrained else nullcontext():
+                network = timm.create_model(name, pretrained=pretrained, in_chans=in_chans, num_classes=0, **options)
         except Exception as error:  # a missing keyword, no weights, no network: timm has no error type of its own
             asked = f"{size} px, {in_chans} channels, pretrained {pretrained}" + "".join(
                 f", {key} {value}" for key, value in {"drop_path": drop_path, "pooling": pooling}.items() if value

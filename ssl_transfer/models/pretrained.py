@@ -9,6 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from ssl_transfer.models.backbones import Backbone, Preprocessing, sized_backbone
+from ssl_transfer.models.hub import offline_if_unreachable
 
 Color = tuple[float, ...]
 
@@ -52,8 +53,8 @@ def torchvision_pretrained(
     replace what the weights bring. It is in eval mode.
 
     Raises:
-        ValueError: there is no such network or there are no such weights, the network has no linear layer or cannot
-            take such images, or ``mean`` and ``std`` are not of the same length.
+        ValueError: there is no such network or there are no such weights, or they cannot be had; the network has no
+            linear layer or cannot take such images; or ``mean`` and ``std`` are not of the same length.
     """
     import torchvision.models as published
 
@@ -72,7 +73,11 @@ def torchvision_pretrained(
         )
     weights = available[tag] if tag else available["DEFAULT"]
     prepared = weights.transforms()
-    state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no connection, no room; a hash that is wrong
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise ValueError(f"the weights of {name!r} cannot be had from torchvision ({reason})") from error
     network = _torchvision(architecture, state)
     own_size = prepared.crop_size[0]
     asked = Preprocessing(
@@ -88,7 +93,10 @@ def _timm(name: str, options: dict[str, Any]) -> Any:
         raise ValueError(f"there is no network named {name!r} in timm: {hint}")
     kind, _, folder = name.partition(":")
     try:
-        return timm.create_model(f"{kind}:{Path(folder).expanduser()}" if kind == "local-dir" else name, **options)
+        if kind == "local-dir":
+            return timm.create_model(f"{kind}:{Path(folder).expanduser()}", **options)
+        with offline_if_unreachable():
+            return timm.create_model(name, **options)
     except Exception as error:  # no such weights, no connection, no such folder: timm has no error type of its own
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         raise ValueError(f"the pretrained network {name!r} cannot be had from timm ({reason})") from error

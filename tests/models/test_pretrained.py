@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from timm.models import _registry, get_pretrained_cfg
 
+from ssl_transfer.models import create_backbone, timm_pretrained
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
 
 
@@ -89,3 +90,29 @@ def test_a_transformer_for_another_size_gets_interpolated_positions(weights_of):
 def test_a_name_without_weights_is_refused():
     with pytest.raises(ValueError, match="'cifar_resnet8' cannot be built for 32 px, 3 channels, pretrained True"):
         built("cifar_resnet8")
+
+
+def test_where_the_hub_cannot_be_reached_the_answer_comes_at_once(monkeypatch):
+    from huggingface_hub import constants
+
+    from ssl_transfer.models import hub
+
+    asked = []
+
+    class Session:
+        def head(self, address, timeout):
+            asked.append(timeout)
+            raise OSError("no network")
+
+    monkeypatch.setattr(hub, "get_session", Session)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/nothing/here")
+    monkeypatch.setenv("HF_HOME", "/nothing/here")
+    for load in (lambda: timm_pretrained("resnet10t"), lambda: from_timm("resnet10t")):
+        with pytest.raises(ValueError, match="resnet10t.* cannot be (had|built)"):
+            load()
+    assert asked == [hub._SECONDS] * 2 and not constants.HF_HUB_OFFLINE
+    timm.create_model("resnet10t")
+
+
+def from_timm(name):
+    return create_backbone(name, pretrained=True, image_size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
