@@ -283,7 +283,7 @@ def test_the_card_says_what_was_done_and_how_well(finished_run, tmp_path):
         "features (512), embedding (5)",
         "| student (resnet10t) | 87.5 | 50.0 ± 1.2 (n=5) |",
         "| untrained | 87.5 |  |",
-        "kNN 20: probe knn, k 20, n_test 359",
+        "kNN 20: The 20 training images of largest cosine",
         "torch: 2.x",
         "The license is for whoever publishes this model to choose",
     ):
@@ -297,17 +297,48 @@ def test_a_run_without_scores_has_a_card_that_says_so(finished_run, tmp_path):
     assert "## Scores\n\nNone were taken." in (tmp_path / "exported" / "README.md").read_text()
 
 
-def test_the_cards_python_runs(finished_run, tmp_path):
+def card_python(to: Path) -> str:
+    return (
+        (to / "README.md").read_text().split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(to))
+    )
+
+
+def test_the_cards_python_runs_as_it_is(finished_run, tmp_path, monkeypatch):
     from PIL import Image
 
     to = tmp_path / "exported"
     export_run(finished_run(replace(RESNET, head=EMBEDDING)), to)
-    code = (
-        (to / "README.md").read_text().split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(to))
-    )
-    names = {"image": Image.new("RGB", (40, 40)), "images": torch.rand(2, 3, 32, 32)}
-    exec(code, names)  # noqa: S102
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 40)).save("photo.png")
+    names: dict = {}
+    exec(card_python(to), names)  # noqa: S102
     assert names["embedding"].shape == (1, 5) and names["outputs"]["features"].shape == (2, 512)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["torch", "onnx"])
+def test_the_python_in_the_card_of_a_program_runs_as_it_is(file_format, finished_run, tmp_path):
+    to = tmp_path / "exported"
+    export_run(finished_run(replace(RESNET, head=EMBEDDING)), to, file_format=file_format)
+    names: dict = {}
+    exec(card_python(to), names)  # noqa: S102
+    features = names["outputs"]["features"] if file_format == "torch" else names["features"]
+    assert features.shape == (2, 512)
+
+
+def test_the_card_explains_the_students_scores_and_not_its_teachers(finished_run, tmp_path):
+    run = finished_run()
+    scores = [
+        {"model": f"{role} (resnet18)", "role": role, "metric": "kNN 20", "value": value, "sd": None, "n": None}
+        | {"protocol": {"probe": "knn", "k": 20, "layer": "features", "width": width}}
+        for role, value, width in (("teacher", 0.5, 128), ("student", 0.4, 64))
+    ]
+    content = {"date": "2026-01-02", "dataset": "digits", "scores": scores}
+    (run / "scores.json").write_text(json.dumps(content))
+    export_run(run, tmp_path / "exported")
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "Looked at: the features of student (resnet18), 64 numbers an image." in card
+    assert "128 numbers" not in card and "decide its class" in card
 
 
 def test_an_unfinished_run_is_refused(finished_run, tmp_path):

@@ -25,6 +25,11 @@ def sample_images(spec: ModelSpec, n: int) -> Tensor:
     return torch.rand(n, spec.in_chans, spec.image_size, spec.image_size, generator=generator)
 
 
+def stand_ins(spec: ModelSpec) -> str:
+    """A line of Python that defines ``images`` as the exported model takes them."""
+    return f"images = torch.rand(2, {spec.in_chans}, {spec.image_size}, {spec.image_size})  # yours, in [0, 1]\n"
+
+
 @torch.no_grad()
 def run_outputs(model: EmbeddingModel, images: Tensor) -> dict[str, Tensor]:
     """What the run's model gives for ``images``."""

@@ -10,6 +10,7 @@ from ssl_transfer.export.artifact import Artifact
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec
 from ssl_transfer.runs import RunInfo, read_scores
+from ssl_transfer.scores import explain
 from ssl_transfer.scores.score import Score
 
 _CARD = """\
@@ -128,20 +129,16 @@ def _scores(run: Path) -> str:
         return "None were taken."
     table = found.table
     rows = [[model, *(_percent(score) for score in table.row(model))] for model in table.models]
-    protocols = {score.metric: _protocol(score) for score in reversed(found.scores)}
+    taken = {metric: explain([score for score in found.scores if score.metric == metric]) for metric in table.metrics}
     return (
         _table(["%", *table.metrics], rows)
         + f"\n\nTaken on {found.about['date']}, on `{found.about['dataset']}`:\n\n"
-        + _bullets({metric: protocols[metric] for metric in table.metrics})
+        + _bullets(taken)
     )
 
 
 def _percent(score: Score | None) -> str:
     return "" if score is None else score.percent + ("" if score.n is None else f" (n={score.n})")
-
-
-def _protocol(score: Score) -> str:
-    return ", ".join(f"{key} {value}" for key, value in score.protocol.items())
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, products_in
 from ssl_transfer.errors import one_line
-from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
+from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images, stand_ins
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec
 
@@ -35,7 +35,8 @@ def write_torch_program(folder: Path, model: EmbeddingModel, spec: ModelSpec) ->
     load = (
         "import torch\n\n"
         'model = torch.export.load("{location}/model.pt2").module()\n'
-        f"outputs = model(images)  # {_images(spec)}\n"
+        f"{stand_ins(spec)}"
+        "outputs = model(images)\n"
     )
     return Artifact("pytorch", load, (_sizes(model, spec),))
 
@@ -77,10 +78,10 @@ def write_onnx(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> Artifact
         given = map(torch.from_numpy, session.run(names, {"images": images.numpy()}))
         check_outputs(dict(zip(names, given, strict=True)), run_outputs(model, images), tolerance=1e-4)
     load = (
-        "import onnxruntime\n\n"
+        "import onnxruntime\nimport torch\n\n"
         'session = onnxruntime.InferenceSession("{location}/model.onnx")\n'
-        f'{", ".join(names)}{"," if len(names) == 1 else ""} = session.run({names}, {{"images": images}})  '
-        f"# {_images(spec)}\n"
+        f"{stand_ins(spec)}"
+        f'{", ".join(names)}{"," if len(names) == 1 else ""} = session.run({names}, {{"images": images.numpy()}})\n'
     )
     return Artifact("onnx", load, (_sizes(model, spec),))
 
@@ -112,10 +113,6 @@ def _cannot(what: str, spec: ModelSpec, error: Exception) -> ValueError:
     return ValueError(
         f"{what} cannot express backbone {spec.backbone!r} for any number of images ({reason}): use the format timm"
     )
-
-
-def _images(spec: ModelSpec) -> str:
-    return f"float32 in [0, 1], n x {spec.in_chans} x {spec.image_size} x {spec.image_size}"
 
 
 def _sizes(model: EmbeddingModel, spec: ModelSpec) -> str:

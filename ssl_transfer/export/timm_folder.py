@@ -11,7 +11,7 @@ from timm.models import model_entrypoint
 from torch import Tensor, nn
 
 from ssl_transfer.errors import one_line
-from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images
+from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images, stand_ins
 from ssl_transfer.files import write_json
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, load_model
@@ -46,12 +46,14 @@ def write_timm_folder(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> A
     expected = run_outputs(model, images)
     check_outputs(run_outputs(load_model(folder)[0], images), expected, tolerance=1e-6)
     if obstacle is not None:
-        return Artifact("ssl-transfer", _our_python(model), (f"timm alone cannot load this folder, since {obstacle}.",))
+        return Artifact(
+            "ssl-transfer", _our_python(model, spec), (f"timm alone cannot load this folder, since {obstacle}.",)
+        )
     output = model.head.output_name if model.head is not None and classifier is not None else "features"
     with torch.no_grad():
         given = _loaded_by_timm(folder, spec)(model.backbone.prepare(images))
     check_outputs({output: given}, {output: expected[output]}, tolerance=1e-6)
-    python = f"{_timm_python(output)}\n# or, the same with ssl-transfer\n{_our_python(model)}"
+    python = f"{_timm_python(output, spec)}\n# or, the same with ssl-transfer\n{_our_python(model, spec)}"
     return Artifact("timm", python, tuple(_notes(model, output)))
 
 
@@ -126,22 +128,24 @@ def _loaded_by_timm(folder: Path, spec: ModelSpec) -> nn.Module:
         ) from error
 
 
-def _timm_python(output: str) -> str:
+def _timm_python(output: str, spec: ModelSpec) -> str:
+    mode = "RGB" if spec.in_chans == 3 else "L"
     return (
-        "import timm\n\n"
+        "import timm\nfrom PIL import Image\n\n"
+        f'image = Image.open("photo.png").convert("{mode}")\n'
         'network = timm.create_model("local-dir:{location}", pretrained=True).eval()\n'
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))\n"
         f"{output} = network(transform(image).unsqueeze(0))\n"
     )
 
 
-def _our_python(model: EmbeddingModel) -> str:
+def _our_python(model: EmbeddingModel, spec: ModelSpec) -> str:
     outputs = "features" if model.head is None else f"features and {model.head.output_name}"
     return (
-        "from pathlib import Path\n"
-        "from ssl_transfer.models import load_model\n\n"
+        "from pathlib import Path\n\nimport torch\nfrom ssl_transfer.models import load_model\n\n"
         'model, spec = load_model(Path("{location}"))\n'
-        f"outputs = model.outputs(images)  # images in [0, 1]; gives {outputs}\n"
+        f"{stand_ins(spec)}"
+        f"outputs = model.eval().outputs(images)  # {outputs}\n"
     )
 
 

@@ -1,10 +1,11 @@
 """Agreement with the teacher."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Layer, Measuring, ScoredImages, ScoreSection, layer_word, score, words
+from ssl_transfer.scores.base import Layer, Measuring, ScoredImages, ScoreSection, layer_word, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -21,7 +22,7 @@ class Agreement(ScoreSection):
 
     kind: Literal["agreement"] = "agreement"
     k: Count = Field(10, description="neighbors that are compared")
-    layer: Layer = "features"
+    layer: Layer = "features"  # output: what the model gives, its head's embedding if it has a head
 
     def columns(self) -> list[str]:
         """``overlap 10``, ``CKA`` and ``Spearman``, with the layer where it is not the features."""
@@ -34,6 +35,15 @@ class Agreement(ScoreSection):
         super().check(images)
         if images.teacher:
             check_k(self.k, len(images.test) - 1)
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """What is compared with the teacher."""
+        return (
+            f"How alike the model and {listed(protocol, 'teacher')} see the test images, without labels. Overlap: the "
+            f"share of an image's {listed(protocol, 'k')} nearest others that both have. CKA: linear centered kernel "
+            "alignment. Spearman: the rank correlation of all distances."
+        )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Neighbor overlap, linear CKA and the rank correlation of distances; nothing without a teacher."""

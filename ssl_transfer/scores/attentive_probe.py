@@ -1,10 +1,11 @@
 """The attentive probe: whether it is the pooling of a network's features that loses."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, score, words
+from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -23,9 +24,19 @@ class AttentiveProbe(ScoreSection):
     learned_from = "train"
     protocol_keys = ("queries", "epochs", "n_held_out", "tokens")
 
+    probe = "attentive"
     kind: Literal["attentive_probe"] = "attentive_probe"
     epochs: Count = Field(10, description="of each classifier")
     queries: Count = Field(4, description="that attend, each for its part of the channels")
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """What attends, and how its rate was chosen."""
+        return (
+            f"A linear classifier of tokens pooled by {listed(protocol, 'queries')} learned queries, trained for "
+            f"{listed(protocol, 'epochs')} epochs with the learning rate that did best on "
+            f"{listed(protocol, 'n_held_out')} held-out training images; the network stays frozen."
+        )
 
     def columns(self) -> list[str]:
         """``attentive 10 ep``; another number of queries shows."""

@@ -84,6 +84,7 @@ class ScoreSection(Section):
     alone: ClassVar[bool] = False
     protocol_keys: ClassVar[tuple[str, ...]] = ()
     flags: ClassVar[dict[str, str]] = {}  # of the program in eval/: further names of a key's option
+    probe: ClassVar[str] = ""  # what protocols call the kind, where that is not its name
 
     kind: str
 
@@ -139,9 +140,28 @@ class ScoreSection(Section):
         """What is called after each step of training, if the kind is measured then."""
         return None
 
+    @classmethod
+    def took(cls, protocol: Mapping[str, Any]) -> bool:
+        """Whether a score with this protocol is of this kind."""
+        return protocol.get("probe") == (cls.probe or cls.model_fields["kind"].default)
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """In a sentence or two, for a person: how a score with this protocol was taken.
+
+        A protocol of an earlier version may lack keys.
+        """
+        return ""
+
     def from_log(self, folder: Path, model: str, role: Role) -> list[Score]:
         """The scores of a kind that is measured during training, from the log of the run in ``folder``."""
         return []
+
+
+def listed(protocol: Mapping[str, Any], key: str) -> str:
+    """A value of a protocol for a sentence: numbers without needless digits, a question mark where it is missing."""
+    value = protocol.get(key, "?")
+    return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def words(*parts: str) -> str:

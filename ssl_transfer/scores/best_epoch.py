@@ -1,12 +1,13 @@
 """Recall@K of the epoch that was best on the test images, for tables whose authors chose so."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import ScoredImages, ScoreSection, WatchedTraining, Watcher
+from ssl_transfer.scores.base import ScoredImages, ScoreSection, WatchedTraining, Watcher, listed
 from ssl_transfer.scores.score import Role, Score
 from ssl_transfer.section import Count, Counts
 from ssl_transfer.training.metrics import NAME, read_metrics
@@ -36,6 +37,20 @@ class BestOnTest(ScoreSection):
 
         super().check(images)
         images_to_find(labels_of(images.test), k=self.k, queries=images.test.queries)
+
+    @classmethod
+    def took(cls, protocol: Mapping[str, Any]) -> bool:
+        """Recall of an epoch that was chosen by it."""
+        return "epoch_chosen_on" in protocol
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """That it is no fair score."""
+        return (
+            f"Recall@K (Euclidean) after epoch {listed(protocol, 'chosen_epoch')}, chosen among "
+            f"{listed(protocol, 'epochs_measured')} because it was best on these very test images, as some published "
+            "tables do: not a fair estimate."
+        )
 
     def watcher(self, training: WatchedTraining) -> Watcher:
         """See :class:`ssl_transfer.training.epoch_recall.RecallOnTest`."""

@@ -1,10 +1,11 @@
 """The trained classifier itself."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, score, words
+from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -41,6 +42,14 @@ class Classification(ScoreSection):
         super().check(images)
         if images.classes is not None:
             check_known(labels_of(images.test), images.classes)
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """What the classifier is asked."""
+        return (
+            "The run's own classifier on the test images, after the last epoch. ECE, the expected calibration error, "
+            f"is over {listed(protocol, 'bins')} bins of confidence, and better when it is smaller."
+        )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Nothing of a model without a classifier, or with one of another number of classes than the run's."""

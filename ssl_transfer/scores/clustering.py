@@ -1,10 +1,21 @@
 """Clusters of the test images."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Layer, Measuring, Metric, ScoreSection, layer_word, metric_word, score, words
+from ssl_transfer.scores.base import (
+    Layer,
+    Measuring,
+    Metric,
+    ScoreSection,
+    layer_word,
+    listed,
+    metric_word,
+    score,
+    words,
+)
 from ssl_transfer.scores.score import Score
 
 if TYPE_CHECKING:
@@ -18,7 +29,7 @@ class Clustering(ScoreSection):
 
     kind: Literal["clustering"] = "clustering"
     metric: Metric = Field("cosine", description="cosine: rows of norm one")
-    layer: Layer = "features"
+    layer: Layer = "features"  # output: what the model gives, its head's embedding if it has a head
 
     def columns(self) -> list[str]:
         """``NMI`` and ``AMI``, with metric and layer where they are not cosine and features."""
@@ -26,6 +37,15 @@ class Clustering(ScoreSection):
 
     def _column(self, name: str, layer: str) -> str:
         return words(name, metric_word(self.metric), layer_word(layer))
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """What the clusters are, and what they are compared with."""
+        return (
+            f"Mutual information of the classes of the test images and {listed(protocol, 'n_clusters')} clusters of "
+            f"them, the best of {listed(protocol, 'restarts')} runs of k-means; NMI is normalized, AMI corrected for "
+            "chance."
+        )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """As many clusters as there are classes."""

@@ -1,10 +1,11 @@
 """Logistic regression on a few labeled images."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, four, score, words
+from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, four, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -48,6 +49,17 @@ class FewShot(ScoreSection):
         sizes = labels_of(images.train).unique(return_counts=True)[1]
         for amount in self._amounts:
             images_per_class(amount, sizes)
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """How few labels, and what learned from them."""
+        amount = f"{listed(protocol, 'labels_per_class')} of each class"
+        if "fraction" in protocol:
+            amount = f"{100 * protocol['fraction']:g} % of each class"
+        return (
+            f"Logistic regression (C = {listed(protocol, 'C')}) on features that are centered and brought to length "
+            f"one, from {listed(protocol, 'labels')} labeled training images, {amount}, drawn several times."
+        )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Mean and standard deviation over the draws, for every amount of labels."""

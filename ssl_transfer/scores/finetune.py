@@ -1,10 +1,11 @@
 """Fine-tuning on a fraction of the labels."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, score, words
+from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count, Preset
 
@@ -45,6 +46,15 @@ class Finetune(ScoreSection):
         for split in (images.train, images.test):
             if not split.resident and not are_held(len(split), split.pixels.shape[-1], images.resident):
                 refuse_streamed(split)
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """What was trained on how many labels."""
+        share = f"{100 * protocol['fraction']:g} % of the labels" if "fraction" in protocol else "some labels"
+        return (
+            f"The whole network with a new classifier, trained on {share} for {listed(protocol, 'epochs')} epochs with "
+            f"augmented views ({listed(protocol, 'augment')}); scored after the last step."
+        )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """The accuracy of a copy of the network after its last step."""

@@ -1,11 +1,21 @@
 """Weighted nearest neighbors in the training split."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Strict
 
-from ssl_transfer.scores.base import Measuring, Metric, ScoredImages, ScoreSection, four, metric_word, score, words
+from ssl_transfer.scores.base import (
+    Measuring,
+    Metric,
+    ScoredImages,
+    ScoreSection,
+    four,
+    listed,
+    metric_word,
+    score,
+    words,
+)
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Counts, Positive, rule
 
@@ -55,6 +65,15 @@ class KNN(ScoreSection):
 
         super().check(images)
         check_k(max(self.k), len(images.train))
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """Who votes, and what a vote weighs."""
+        vote = "one vote each"
+        if protocol.get("vote") != "majority":
+            vote = f"votes that weigh exp(cosine / {listed(protocol, 'temperature')})"
+        near = "largest cosine" if protocol.get("metric", "cosine") == "cosine" else "smallest Euclidean distance"
+        return f"The {listed(protocol, 'k')} training images of {near} to a test image decide its class, by {vote}."
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Every pair of ``k`` and ``temperature``, from one search."""

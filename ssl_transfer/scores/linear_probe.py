@@ -1,12 +1,12 @@
 """The linear probe, by one of three protocols."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, four, score, words
+from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, four, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count, Preset
 
@@ -25,6 +25,7 @@ class LinearProbe(ScoreSection):
 
     learned_from = "train"
     reads_training_features = True
+    probe = "linear"
     protocol_keys = ("protocol", "normalization", "n_held_out", "n_classifiers", "folds", "epochs", "augment")
 
     kind: Literal["linear_probe"] = "linear_probe"
@@ -59,6 +60,34 @@ class LinearProbe(ScoreSection):
 
         super().check(images)
         refuse_single_images(held_out_tenth(labels_of(images.train), seed=0))
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """What was fitted, and how its setting was chosen."""
+        if protocol.get("protocol", "lbfgs") == "lbfgs":
+            text = (
+                "Multinomial logistic regression on standardized features. The strength of its L2 penalty "
+                f"({listed(protocol, 'strength')}) was the best of {listed(protocol, 'n_classifiers')} on "
+                f"{listed(protocol, 'n_held_out')} held-out training images; it was then fitted on all training images."
+            )
+        elif protocol["protocol"].lower().startswith("kornblith"):
+            text = (
+                "Multinomial logistic regression on the features as they are (Kornblith et al., CVPR 2019), with the "
+                f"L2 penalty that did best on {listed(protocol, 'n_held_out')} held-out images "
+                f"({listed(protocol, 'penalty')}), fitted again on all; measured: {listed(protocol, 'measure')}."
+            )
+        else:
+            views = protocol.get("augment", "none")
+            seen = "features" if views == "none" else f"features of augmented images ({views})"
+            text = (
+                f"A linear classifier trained on {seen} by SGD for {listed(protocol, 'epochs')} epochs, its settings "
+                f"chosen on {listed(protocol, 'n_held_out')} held-out training images."
+            )
+        edge = " The choice was at the edge of the grid, beyond which it might be better." * bool(
+            protocol.get("at_grid_edge")
+        )
+        folds = f" Mean over {listed(protocol, 'folds')} predefined folds." * ("folds" in protocol)
+        return text + edge + folds
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """One score: of all training images, or the mean over folds."""

@@ -1,6 +1,7 @@
 """Retrieval among the test images."""
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from ssl_transfer.scores.base import (
     ScoredImages,
     ScoreSection,
     layer_word,
+    listed,
     metric_word,
     score,
     words,
@@ -30,7 +32,7 @@ class Retrieval(ScoreSection):
     kind: Literal["retrieval"] = "retrieval"
     k: Counts = Field((1, 2, 4, 8), description="depths of Recall@K")
     metric: Metric = Field("cosine", description="by which images are near")
-    layer: Layer = "features"
+    layer: Layer = "features"  # output: what the model gives, its head's embedding if it has a head
 
     def columns(self) -> list[str]:
         """``R@1``, ..., ``MAP@R`` and ``R-precision``, with metric and layer where they are not cosine and features."""
@@ -46,6 +48,19 @@ class Retrieval(ScoreSection):
 
         super().check(images)
         images_to_find(labels_of(images.test), k=self.k, queries=images.test.queries)
+
+    @classmethod
+    def took(cls, protocol: Mapping[str, Any]) -> bool:
+        """Not of an epoch that was chosen by it."""
+        return super().took(protocol) and "epoch_chosen_on" not in protocol
+
+    @classmethod
+    def explain(cls, protocol: Mapping[str, Any]) -> str:
+        """Who searches where."""
+        return (
+            f"Each of {listed(protocol, 'n_queries')} test images searches for images of its class among the other "
+            f"test images, nearest first ({listed(protocol, 'metric')}). Recall@K: whether one is among the first K."
+        )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Each test image searched among all others, or the queries of a data set in its gallery."""
