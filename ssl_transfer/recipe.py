@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
+from accelerate.utils import reduce
 from torch import nn
 
 from ssl_transfer import config, runs
@@ -27,11 +29,11 @@ from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.errors import Interrupted, UserError, machine_limits, user_mistakes
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, save_model
-from ssl_transfer.report.page import write_report
+from ssl_transfer.report.page import VIEWS, write_report
 from ssl_transfer.report.views_sheet import draw_views
 from ssl_transfer.rescore import check_scores, score_once
 from ssl_transfer.scores.base import WatchedTraining
-from ssl_transfer.tasks.transfer import Transfer
+from ssl_transfer.tasks.transfer import RelationalTransfer, Transfer
 from ssl_transfer.training.engine import Keeping, Outcome, Plan, fit
 from ssl_transfer.training.progress import ProgressReport
 
@@ -100,10 +102,12 @@ def _train(
         f"{recipe.name}: {recipe.task.kind}, {recipe.model.backbone}, {total_steps:,} steps of "
         f"{recipe.data.batch_size} images on {info.processes} x {info.device} in {info.precision}; run folder {folder}"
     )
-    outcome = _fit(recipe, built, info, folder, context, splits, stop)
+    if context.accelerator.is_main_process:
+        draw_views(built.batches, folder / VIEWS)
+    outcome, teacher_loss = _fit(recipe, built, info, folder, context, splits, stop)
     if context.accelerator.is_main_process:
         save_model(folder, built.kept(), built.spec)
-        runs.write_info(folder, replace(info, finished=True, **asdict(outcome)))
+        runs.write_info(folder, replace(info, finished=True, teacher_loss=teacher_loss, **asdict(outcome)))
         _finish(folder)
     context.accelerator.wait_for_everyone()
 
@@ -188,8 +192,12 @@ def _fit(
     context: Context,
     splits: OpenSplits,
     stop: Stop,
-) -> Outcome:
-    """Train what was built, from where ``folder`` says it stands to the last step."""
+) -> tuple[Outcome, float | None]:
+    """Train what was built, from where ``folder`` says it stands to the last step.
+
+    Beside the outcome it gives the loss of the last batch for a student that embeds as the teacher does, where the loss
+    compares embeddings: what the curve can come down to.
+    """
     accelerator, steps_per_epoch = context.accelerator, built.batches.steps_per_epoch
     batch: Callable[[int], Batch] = built.batches.batch
     if remembers(recipe):
@@ -231,9 +239,17 @@ def _fit(
             stop=stop,
             progress=ProgressReport(recipe.name, context.console),
         )
+        teacher_loss = _teacher_loss(built.task, batch(info.total_steps - 1))
     for tracker in accelerator.trackers:
         tracker.finish()
-    return outcome
+    return outcome, teacher_loss
+
+
+@torch.no_grad()
+def _teacher_loss(task: nn.Module, batch: Batch) -> float | None:
+    if not isinstance(task, RelationalTransfer):
+        return None
+    return reduce(task.teacher_loss(batch).float(), "sum").item()
 
 
 def _after_step(

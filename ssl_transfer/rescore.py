@@ -16,6 +16,7 @@ from ssl_transfer.errors import machine_limits, user_mistakes
 from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, load_model
+from ssl_transfer.report.details import write_details
 from ssl_transfer.report.page import write_report
 from ssl_transfer.report.terminal import print_scores
 from ssl_transfer.scores.base import ScoredImages
@@ -70,6 +71,7 @@ def rescore(
         train, test = scored_splits(recipe, splits.scored)
         scores: list[Score] = []
         teacher: dict[str, ModelFeatures] | None = None
+        shown: dict[str, ModelFeatures] = {}  # in the report, beside the scores
         for role, name, model in _models(recipe, student, spec, train, context):
             layers = {
                 layer: features_of(
@@ -87,6 +89,8 @@ def rescore(
             scores += measure_all(layers, recipe.score, seed=recipe.seed, teacher=teacher, main=main, classes=classes)
             if role == "teacher":
                 teacher = layers
+            if layers and role in ("teacher", *TRAINED):
+                shown[name] = layers.get("features") or next(iter(layers.values()))
             if main and role in TRAINED:
                 scores += [score for kind in recipe.score for score in kind.from_log(folder, name, role)]
     if context.console is not None:
@@ -101,6 +105,9 @@ def rescore(
             "versions": versions(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        if shown:
+            with user_mistakes():
+                write_details(folder, shown, seed=recipe.seed)
         # The scores last: where they are, the run is complete, and nobody would write the report again.
         write_report(folder, runs.as_read(scores, about))
         runs.write_scores(folder, scores, about)

@@ -12,12 +12,23 @@ from matplotlib.figure import Figure
 
 from ssl_transfer.catalog.roles import TRAINED
 
-_INK, _FAINT = "#1f5a8c", "#b9c4ce"
+_INK, _FAINT, _MARK = "#1f5a8c", "#b9c4ce", "#b3261e"
 _POINTS = 400  # of a curve: as many as a figure can show
 
 
-def curve(x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str, marks: bool = False) -> str:
-    """``y`` over ``x`` as SVG; a long curve shows the range of every few steps, and their mean as a line."""
+def curve(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    x_label: str,
+    y_label: str,
+    marks: bool = False,
+    reference: tuple[str, float] | None = None,
+) -> str:
+    """``y`` over ``x`` as SVG; a long curve shows the range of every few steps, and their mean as a line.
+
+    ``reference`` is a value of y to compare with, and its name. Colors are those of the page (see ``page.html.j2``).
+    """
     figure = Figure(figsize=(4.2, 2.4), layout="constrained")
     axes = figure.add_subplot()
     parts = max(1, -(-len(x) // _POINTS))
@@ -27,14 +38,19 @@ def curve(x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str,
         low, high = ([float(edge(y[part])) for part in groups] for edge in (np.min, np.max))
         axes.fill_between(middle, low, high, color=_FAINT, linewidth=0)
     axes.plot(middle, [float(np.mean(y[part])) for part in groups], color=_INK, marker="o" if marks else None)
+    if reference is not None:
+        name, value = reference
+        axes.axhline(value, color=_MARK, linestyle="--", linewidth=1, label=name)
+        axes.legend(loc="upper right", frameon=False)
     _plain(axes, x_label, y_label)
     return _svg(figure)
 
 
-def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
-    """A panel a metric, a bar a trained model with its standard deviation, lines for the models it is seen beside.
+def comparison_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
+    """A panel a metric, a dot a trained model with its standard deviation, lines for the models it is seen beside.
 
-    ``summary`` is that of a comparison. A diamond is a published number.
+    ``summary`` is that of a comparison. A diamond is a published number. An axis shows the range of the dots and of
+    the teacher, not zero; lines that would fall outside are left to the table.
     """
     metrics = list(summary["metric"].unique())
     own = summary[summary["role"].isin(TRAINED)]
@@ -45,29 +61,36 @@ def bar_chart(summary: pd.DataFrame, title: str, path: Path) -> None:
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     for metric, axes in zip(metrics, panels, strict=False):
         scores = own[own["metric"] == metric].set_index("label").reindex(methods)
-        places, values = np.arange(len(methods)), 100 * scores["mean"]
-        spread = (100 * scores["sd"]).fillna(0)
-        axes.barh(places, values, xerr=spread, color=_FAINT, ecolor="black", capsize=3)
+        places, values = np.arange(len(methods)), 100 * scores["mean"].astype(float)
+        spread = (100 * scores["sd"].astype(float)).fillna(0)
+        axes.errorbar(values, places, xerr=spread, fmt="o", color=_INK, ecolor=_INK, capsize=3)
         printed = 100 * scores["published"].astype(float)
         if printed.notna().any():
-            axes.plot(printed, places, "D", color="#b3261e", label="published")
+            axes.plot(printed, places, "D", color=_MARK, label="published")
         beside = summary[(summary["metric"] == metric) & ~summary["role"].isin(TRAINED)]
+        teachers = 100 * beside.loc[beside["role"] == "teacher", "mean"]
+        seen = np.concatenate([values - spread, values + spread, printed, teachers])
+        low, high = np.nanmin(seen), np.nanmax(seen)
+        margin = max(0.1 * (high - low), 0.1)
+        axes.set_xlim(low - margin, high + margin)
         for (_, row), style in zip(beside.iterrows(), ("-", "--", ":", "-.") * len(beside), strict=False):
-            axes.axvline(100 * row["mean"], color=_INK, linestyle=style, linewidth=1, label=row["label"])
-        # In numbers too: bars begin at 0, where a few points between methods are hard to see.
-        beside_axes = axes.get_yaxis_transform()
-        for place, value, sd in zip(places, values, 100 * scores["sd"], strict=True):
+            if low - margin <= 100 * row["mean"] <= high + margin:
+                axes.axvline(100 * row["mean"], color=_FAINT, linestyle=style, linewidth=1.5, label=row["label"])
+        in_numbers = axes.get_yaxis_transform()
+        for place, value, sd in zip(places, values, 100 * scores["sd"].astype(float), strict=True):
             text = "" if np.isnan(value) else f"{value:.1f}" + ("" if np.isnan(sd) else f" ± {sd:.1f}")
-            axes.text(1.02, place, text, transform=beside_axes, va="center")
+            axes.text(1.02, place, text, transform=in_numbers, va="center")
         axes.set_yticks(places, methods)
+        axes.set_ylim(-0.6, len(methods) - 0.4)
+        axes.grid(axis="y", color=_FAINT, linewidth=0.5)
         _plain(axes, f"{metric} [%]", "")
     panels[0].invert_yaxis()
     for axes in panels[len(metrics) :]:
         axes.set_visible(False)
-    handles, names = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title)
+    names = {name: handle for axes in panels for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if names:
+        figure.legend(names.values(), names.keys(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(f"{title}\nbars: standard deviation; axes do not start at zero", fontsize="medium")
     figure.savefig(path, format="png", dpi=150)
 
 
@@ -121,8 +144,11 @@ def _plain(axes: Any, x_label: str, y_label: str) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure to stand inside a page: text as text, and the same bytes for the same figure."""
+    """The figure to stand inside a page, in its colors: text as text, and the same bytes for the same figure."""
     text = StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ssl_transfer"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    drawn = text.getvalue()[text.getvalue().index("<svg") :]
+    for color, of_the_page in {_INK: "var(--ink)", _FAINT: "var(--faint)", _MARK: "var(--mark)"}.items():
+        drawn = drawn.replace(color, of_the_page)
+    return drawn.replace("#000000", "currentColor")

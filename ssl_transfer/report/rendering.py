@@ -3,6 +3,7 @@
 from importlib.resources import files
 from typing import Any
 
+from ssl_transfer import scores
 from ssl_transfer.scores.score import ScoreTable
 
 
@@ -17,23 +18,23 @@ def rendered(template: str, content: dict[str, Any]) -> str:
 
 
 def protocols(table: ScoreTable) -> list[dict[str, Any]]:
-    """For every metric what its models have in common, and a table of what they have not."""
-    told = []
+    """For every metric how it was taken in words, what its models have in common, and a table of what they have not."""
+    taken = []
     for metric in table.metrics:
         found = [score for score in table.scores if score.metric == metric]
         keys = dict.fromkeys(key for score in found for key in score.protocol)
         texts = {key: [_text(score.protocol.get(key)) for score in found] for key in keys}
         shared = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
-        told.append(
+        taken.append(
             {
                 "metric": metric,
-                "probe": shared.get("probe", ""),
-                "shared": "; ".join(f"{key} {value}" for key, value in shared.items()),
+                "sentence": scores.explain(found),
+                "shared": {key.replace("_", " "): value for key, value in shared.items()},
                 "models": [score.model for score in found],
-                "own": {key: values for key, values in texts.items() if key not in shared},
+                "own": {key.replace("_", " "): values for key, values in texts.items() if key not in shared},
             }
         )
-    return told
+    return taken
 
 
 def _text(value: Any) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ssl_transfer.data import Batches
+from ssl_transfer.files import write_atomically
 
 _CELL, _GAP, _HEADER = 96, 4, 14  # pixels
 
@@ -33,7 +34,8 @@ def draw_views(batches: Batches, path: Path, *, images: int = 8, view_ids: int =
         columns += batches.views_of(pixels, index, view_id)
         titles += [f"{word} {view_id} view {view}" for view in range(len(batches.views))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sheet(columns, titles, [f"#{row}" for row in index.tolist()]).save(path)
+    sheet = _sheet(columns, titles, [f"#{row}" for row in index.tolist()])
+    write_atomically(path, sheet.save)
 
 
 def _sheet(columns: Sequence[Tensor], titles: Sequence[str], rows: Sequence[str]) -> Image.Image:

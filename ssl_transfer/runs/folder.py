@@ -41,6 +41,7 @@ class RunInfo:
     precision: str = ""
     versions: dict[str, str] | None = None
     images: dict[str, Any] | None = None  # how many were taken of those found to train on, and what was left out
+    teacher_loss: float | None = None  # that the teacher's own embedding would have, where the loss compares embeddings
     origin: dict[str, str] | None = None  # fingerprints of the training images and of a teacher's file
 
 

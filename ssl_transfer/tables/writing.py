@@ -1,4 +1,4 @@
-"""A comparison as a person reads it: Markdown, which is also what the terminal shows, CSV, and a bar chart."""
+"""A comparison as a person reads it: Markdown, which is also what the terminal shows, CSV, and a chart."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,14 +22,14 @@ def markdown(comparison: Comparison) -> str:
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """Write ``table.md``, ``table.csv``, ``differences.csv``, ``runs.csv`` and ``chart.png``; values are fractions."""
-    from ssl_transfer.report.plots import bar_chart  # loads matplotlib
+    from ssl_transfer.report.plots import comparison_chart  # loads matplotlib
 
     frames = {"table": comparison.summary, "differences": comparison.differences, "runs": comparison.values}
     written = [folder / "table.md", *(folder / f"{name}.csv" for name in frames), folder / "chart.png"]
     write_text(folder / "table.md", markdown(comparison))
     for name, frame in frames.items():
         write_text(folder / f"{name}.csv", frame.to_csv(index=False))
-    write_atomically(folder / "chart.png", lambda path: bar_chart(comparison.summary, comparison.caption, path))
+    write_atomically(folder / "chart.png", lambda path: comparison_chart(comparison.summary, comparison.caption, path))
     return written
 
 

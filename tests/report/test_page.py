@@ -1,12 +1,16 @@
 """The page of a run: it holds every score and protocol, needs nothing else, and is there after every run."""
 
 import json
+import shutil
+import subprocess
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
 
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
+from ssl_transfer.report.details import Details, Query, Size
 from ssl_transfer.report.page import write_report
 from tests.fake_runs import fake_run
 from tests.test_config import ROOT
@@ -17,6 +21,20 @@ ROWS = {
     "raw pixels": {"kNN 20": 0.871, "1/class": 0.661},
 }
 VOID = {"meta", "link", "br", "img", "input", "path", "use", "rect"}
+_PIXEL = b"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M/wHwAEAQH/7yMK/gAAAABJRU5ErkJggg=="
+DOT = f"data:image/png;base64,{_PIXEL.decode()}"
+TEACHER, STUDENT = "teacher (tiny_convnet)", "student (cifar_resnet8)"
+DETAILS = Details(
+    sizes={TEACHER: Size(300_000, 12_000_000, 1000.0, "2 CPU threads"), STUDENT: Size(78_000, 5, 2.5, "2 CPU threads")},
+    mapped=[4, 7],
+    positions={TEACHER: [(0.0, 0.5), (1.0, 0.25)], STUDENT: [(0.5, 0.5), (0.125, 1.0)]},
+    queries=[Query(4, {TEACHER: [7], STUDENT: [9]}, 0)],
+    labels={4: 0, 7: 1, 9: 0},
+    class_names=["wren", "<owl>"],
+    thumbnails={4: DOT, 7: DOT, 9: DOT},
+    confusion={TEACHER: [[5, 1], [0, 6]], STUDENT: [[3, 3], [2, 4]]},
+    sample=12,
+)
 
 
 class Page(HTMLParser):
@@ -72,9 +90,10 @@ def test_every_score_and_every_protocol_is_on_the_page(folder):
     page = Page(write_report(folder).read_text())
     for shown in ("94.1", "91.2", "87.1", "81.2", "75.4", "66.1"):
         assert shown in page.text
-    assert "student / teacher 97 %" in page.text
+    assert "kNN 20 94.1 91.2 87.1 97 %" in page.text and "1/class 81.2 75.4 66.1 93 %" in page.text
     for shown in ("probe knn", "k 20", "temperature 0.123", "strengths 0.5: 0.25", "layer features"):
         assert shown in page.text
+    assert "The 20 training images of largest cosine to a test image decide its class" in page.text
     assert "relaxed_contrastive from tiny_convnet" in page.text and "200 images/s" in page.text
     assert (folder / "recipe.yaml").read_text() in "".join(page.words)
 
@@ -87,6 +106,73 @@ def test_the_page_needs_nothing_else_and_holds_the_curves(folder):
     assert all(link.startswith("#") for link in page.links)
 
 
+def test_shares_are_percentages_and_held_out_images_are_named(folder, tmp_path):
+    recipe = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(recipe.replace("dataset: digits", "dataset: digits\n  held_out: 100", 1))
+    text = Page(write_report(folder).read_text()).text
+    assert "kNN among held-out images [%]" in text and "60" in text.split()
+
+
+def test_the_verdict_says_what_was_kept_and_what_is_worse_than_nothing(tmp_path):
+    rows = {
+        TEACHER: {"kNN 20": 0.8, "linear": 0.5},
+        STUDENT: {"kNN 20": 0.6, "linear": 0.5},
+        "untrained (cifar_resnet8)": {"kNN 20": 0.7, "linear": 0.4},
+        "raw pixels": {"kNN 20": 0.1, "linear": 0.55},
+    }
+    about = {"date": "2026-01-02T03:04:05+00:00"}
+    folder = fake_run(tmp_path / "run", rows, about=about, probe="knn")
+    (folder / "details.json").write_text(json.dumps(asdict(DETAILS)))
+    text = Page(write_report(folder).read_text()).text
+    assert "keeps 88 % of its teacher's scores on average, and least of kNN 20, 75 %, with 26 % of its weights." in text
+    assert "Look into this. It is worse than the same network before training in kNN 20 (60.0 against 70.0)." in text
+    assert "It is worse than raw pixels in linear (50.0 against 55.0)." in text
+
+
+def test_the_details_are_on_the_page(folder):
+    (folder / "details.json").write_text(json.dumps(asdict(DETAILS)))
+    text = write_report(folder).read_text()
+    page = Page(text)
+    assert f"{TEACHER} 300,000 12.00 M 1,000" in page.text and f"{STUDENT} 78,000 0.00 M 2" in page.text
+    assert text.count("<circle") == 4 and 'cx="150.0" cy="150.0"' in text
+    assert text.count('<img class="other"') == 1  # the teacher's neighbor is of another class
+    assert "0 in common" in page.text and f"{STUDENT}: 5 wrong" in page.text and f"{TEACHER}: 1 wrong" in page.text
+    assert "<owl>" in page.text and "<owl>" not in text
+    assert all(link.startswith(("#", "data:image/png")) for link in page.links)
+
+
+def test_damaged_details_are_left_out_with_a_warning(folder, caplog):
+    whole = Page(write_report(folder).read_text()).text
+    (folder / "details.json").write_text('{"sizes": ')
+    assert Page(write_report(folder).read_text()).text == whole
+    assert "details.json is damaged" in caplog.text and f"ssl-transfer score {folder}" in caplog.text
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium or google-chrome on the path")
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_browser_shows_it_without_complaint_and_nothing_sticks_out(width, folder, tmp_path):
+    assert CHROMIUM is not None
+    (folder / "details.json").write_text(json.dumps(asdict(DETAILS)))
+    write_report(folder)
+    # Inside a frame of the width: windows of a browser have a least width of their own.
+    (folder / "frame.html").write_text(
+        f'<iframe src="report.html" style="width: {width}px; height: 900px; border: 0" '
+        "onload='const page = this.contentDocument.documentElement;"
+        "document.title = `sticks out by ${page.scrollWidth - page.clientWidth} px`'></iframe>"
+    )
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1400,1000"]
+    options += ["--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    shown = subprocess.run(
+        [CHROMIUM, *options, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert "<title>sticks out by 0 px</title>" in shown.stdout, shown.stdout[:500]
+    assert "CONSOLE" not in shown.stderr
+
+
 def test_the_same_run_gives_the_same_page(folder):
     first = write_report(folder).read_text()
     assert write_report(folder).read_text() == first
@@ -95,8 +181,8 @@ def test_the_same_run_gives_the_same_page(folder):
 def test_what_a_recipe_says_is_no_markup(tmp_path):
     folder = fake_run(tmp_path / "run", {"student (<b>)": {"kNN 20": 0.5}}, "data.root=<script>alert(1)</script>")
     text = write_report(folder).read_text()
-    assert "<script>" not in text and "student (<b>)" not in text
-    assert "student (<b>)" in Page(text).text
+    assert "<script>" not in text and "<b>" not in text
+    assert "student <b>" in Page(text).text
 
 
 def test_a_run_without_scores_or_steps_has_a_page_too(tmp_path):

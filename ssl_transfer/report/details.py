@@ -1,0 +1,242 @@
+"""``details.json`` of a run folder: what the page shows of single images, and of the models themselves.
+
+It is taken when a run is scored, from features that scoring has computed anyway, so that the page can be made again
+from the folder alone. Labels are used to color and to count, never to choose.
+"""
+
+import base64
+import io
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from ssl_transfer.files import write_json
+from ssl_transfer.section import reason
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ssl_transfer.data import Images
+    from ssl_transfer.features.model_features import ModelFeatures
+
+NAME = "details.json"
+log = logging.getLogger(__name__)
+
+SAMPLE = 2000  # test images among which neighbors are searched and mistakes counted
+MAPPED = 500  # of them, on the map
+QUERIES, SHOWN = 8, 5  # images whose neighbors are shown, and how many of these
+THUMBNAIL = 64  # pixels
+VOTES = 20  # neighbors that vote for a class
+TIMED_BATCH, TIMED_SECONDS = 64, 0.5
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a backbone costs: weights, multiply-accumulates for an image, and images in a second where it was scored."""
+
+    weights: int
+    macs: int
+    images_per_second: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A test image and its nearest others by each model, as rows of the test split; ``shared`` by all models."""
+
+    row: int
+    neighbors: dict[str, list[int]]
+    shared: int
+
+
+@dataclass(frozen=True)
+class Details:
+    """What the page shows beside the scores; empty where scoring had nothing to take it from.
+
+    ``positions`` has the places of the test images ``mapped`` on each model's map, ``queries`` those whose neighbors
+    the models agree on least. ``labels`` and ``thumbnails`` are of the rows that are named. ``confusion`` counts, for
+    each model, by true and by predicted class, the classes that ``sample`` images get from their nearest training
+    images.
+    """
+
+    sizes: dict[str, Size] = field(default_factory=dict)
+    mapped: list[int] = field(default_factory=list)
+    positions: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    queries: list[Query] = field(default_factory=list)
+    labels: dict[int, int] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+    thumbnails: dict[int, str] = field(default_factory=dict)
+    confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    sample: int = 0
+
+    def class_name(self, number: int) -> str:
+        """The name of a class, or its number where classes have no names."""
+        return self.class_names[number] if number < len(self.class_names) else str(number)
+
+
+_DETAILS = TypeAdapter(Details)
+
+
+def read_details(folder: Path) -> Details:
+    """Those of the run in ``folder``; empty if none were taken, and, with a warning, if they are damaged."""
+    path = folder / NAME
+    try:
+        return _DETAILS.validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return Details()
+    except (OSError, ValueError) as error:
+        log.warning("%s is damaged (%s); ssl-transfer score %s writes it again", path, reason(error), folder)
+        return Details()
+
+
+def write_details(folder: Path, models: "Mapping[str, ModelFeatures]", *, seed: int) -> None:
+    """Take the details of ``models``, by their names in the tables, on one process, and write them into ``folder``."""
+    write_json(folder / NAME, asdict(take_details(models, seed=seed)))
+
+
+def take_details(models: "Mapping[str, ModelFeatures]", *, seed: int) -> Details:
+    """The details of models whose features are of the same images; ``seed`` draws the images and starts the maps."""
+    from ssl_transfer.probes.splits import shuffled
+
+    first = next(iter(models.values()))
+    assert first.images is not None
+    test = first.images[1]
+    sample = shuffled(len(test), seed, len(test))[:SAMPLE]
+    features = {name: model.features.test_x[sample.to(model.features.test_x.device)] for name, model in models.items()}
+    mapped = sample[:MAPPED]
+    queries = _queries(features, sample)
+    rows = sorted({row for query in queries for near in query.neighbors.values() for row in [query.row, *near]})
+    return Details(
+        sizes={name: _size(model.network, test) for name, model in models.items() if model.network is not None},
+        mapped=mapped.tolist(),
+        positions={name: flat_map(x[: len(mapped)], seed=seed) for name, x in features.items()},
+        queries=queries,
+        labels={} if test.labels is None else {row: int(test.labels[row]) for row in {*rows, *mapped.tolist()}},
+        class_names=list(test.class_names or ()),
+        thumbnails=_thumbnails(test, rows),
+        confusion=_confusion(models, features, sample, test),
+        sample=len(sample),
+    )
+
+
+def flat_map(x: "Tensor", *, seed: int) -> list[tuple[float, float]]:
+    """Places on a map, in [0, 1], on which rows with a small angle between them lie close: PCA, then t-SNE.
+
+    Both are scikit-learn's; t-SNE (van der Maaten and Hinton, JMLR 2008) starts from the principal components, so it is
+    a function of ``x`` and ``seed``. Distances between far groups mean nothing.
+    """
+    import numpy as np
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    from ssl_transfer.probes.scaling import unit_rows
+
+    rows = unit_rows(x.double()).cpu().numpy()
+    if len(rows) < 4 or np.ptp(rows, axis=0).max() == 0:  # too few to have neighborhoods, or all the same
+        return [(0.5, 0.5)] * len(rows)
+    few = PCA(min(50, *rows.shape), random_state=seed % 2**32).fit_transform(rows)
+    perplexity = min(30.0, (len(few) - 1) / 3)
+    places = TSNE(perplexity=perplexity, init=few[:, :2] if few.shape[1] > 1 else "random", random_state=seed % 2**32)
+    found = places.fit_transform(few)
+    found = (found - found.min(axis=0)) / np.ptp(found, axis=0).clip(min=1e-12)
+    return [(round(float(a), 4), round(float(b), 4)) for a, b in found]
+
+
+def _queries(features: "Mapping[str, Tensor]", sample: "Tensor") -> list[Query]:
+    """The images of the sample whose nearest others the models have fewest of in common."""
+    from ssl_transfer.probes import nearest
+
+    count = min(SHOWN, len(sample) - 1)
+    if count < 1:
+        return []
+    found = {
+        name: [row for part in nearest(x, x, count, exclude_self=True) for row in part.index.tolist()]
+        for name, x in features.items()
+    }
+    shared = [len(set.intersection(*map(set, near))) for near in zip(*found.values(), strict=True)]
+    order = sorted(range(len(sample)), key=lambda i: shared[i])  # of equals, the first that were drawn
+    row = sample.tolist()
+    return [
+        Query(row[i], {name: [row[j] for j in near[i]] for name, near in found.items()}, shared[i])
+        for i in order[:QUERIES]
+    ]
+
+
+def _thumbnails(images: "Images", rows: list[int]) -> dict[int, str]:
+    """Images as data URIs of PNG, at most :data:`THUMBNAIL` pixels high and wide."""
+    import torch
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    if not rows:
+        return {}
+    chosen = images.subset(torch.tensor(rows))
+    pictures = (picture for part in chosen.parts(slice(len(rows))) for picture in part.cpu())
+    found = {}
+    for row, pixels in zip(rows, pictures, strict=True):
+        picture = to_pil_image(pixels)
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+        text = io.BytesIO()
+        picture.save(text, format="PNG")
+        found[row] = "data:image/png;base64," + base64.b64encode(text.getvalue()).decode()
+    return found
+
+
+def _confusion(
+    models: "Mapping[str, ModelFeatures]", features: "Mapping[str, Tensor]", sample: "Tensor", test: "Images"
+) -> dict[str, list[list[int]]]:
+    """Where the nearest training images put the sample; nothing without labels or features of training images."""
+    import torch
+
+    from ssl_transfer.probes import knn_predict
+
+    if test.labels is None or test.classes is None:
+        return {}
+    labels = test.labels[sample.to(test.labels.device)].cpu()
+    found = {}
+    for name, model in models.items():
+        train_x, train_y = model.features.train_x, model.features.train_y
+        if not len(train_x) or train_y.min() < 0:
+            return {}
+        predicted = knn_predict(train_x, train_y, features[name], k=min(VOTES, len(train_x))).cpu()
+        classes = max(test.classes, int(train_y.max()) + 1)
+        counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
+        found[name] = counts.view(classes, classes).tolist()
+    return found
+
+
+def _size(network: "nn.Module", images: "Images") -> Size:
+    """What it takes to make features: timed in float32, in batches, on the device where the features were made."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = images.pixels.device
+    pixels = next(images.subset(torch.arange(min(TIMED_BATCH, len(images)))).parts(slice(TIMED_BATCH))).to(device)
+    batch = (pixels.float() / 255).to(memory_format=torch.channels_last)
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            network(batch[:1])
+        seconds: list[float] = []
+        while sum(seconds) < TIMED_SECONDS:
+            wait()
+            start = time.perf_counter()
+            network(batch)
+            wait()
+            seconds.append(time.perf_counter() - start)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return Size(
+        weights=sum(weight.numel() for weight in network.parameters()),
+        macs=counter.get_total_flops() // 2,
+        images_per_second=len(batch) / median(seconds),
+        device=name,
+    )
