@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_transfer.data import Batch, counter
-from ssl_transfer.data.device import to_device
-from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, world_size
+from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, sum_over_processes, world_size
 from ssl_transfer.losses import ContrastiveRepresentation, seed, soft_targets
 from ssl_transfer.losses.precision import widen
 from ssl_transfer.models import Frozen
@@ -138,10 +137,12 @@ class CRD(Transfer):
         """Contrast the features of ``batch`` with both memories, then update them."""
         student, teacher = _gathered(student), _gathered(self.taught(images, batch))
         image = gather_rows(_image_of_each_row(batch))
-        row = to_device(single_process_order(len(student), len(batch.views)), student.device)
+        own = own_rows(len(images))
+        row = single_process_order(len(student), len(batch.views), student.device)[own]
         where = self.seed, counter.NEGATIVES, batch.step
         negatives = counter.integers(*where, row, self.negatives, below=self.dataset_size)
-        return self.weight * self.loss(student, teacher, image, negatives, anchors=own_rows(len(images)))
+        loss = self.loss(student, teacher, image, negatives, anchors=own, add_up=sum_over_processes)
+        return self.weight * loss
 
 
 class SoftTargets(Transfer):
