@@ -115,7 +115,7 @@ def take_details(models: "Mapping[str, ModelFeatures]", *, seed: int) -> Details
     return Details(
         sizes={name: _size(model.network, test) for name, model in models.items() if model.network is not None},
         mapped=mapped.tolist(),
-        positions={name: flat_map(x[: len(mapped)], seed=seed) for name, x in features.items()},
+        positions=_positions({name: x[: len(mapped)] for name, x in features.items()}, seed),
         queries=queries,
         labels={} if test.labels is None else {row: int(test.labels[row]) for row in {*rows, *mapped.tolist()}},
         class_names=list(test.class_names or ()),
@@ -125,27 +125,23 @@ def take_details(models: "Mapping[str, ModelFeatures]", *, seed: int) -> Details
     )
 
 
-def flat_map(x: "Tensor", *, seed: int) -> list[tuple[float, float]]:
-    """Places on a map, in [0, 1], on which rows with a small angle between them lie close: PCA, then t-SNE.
-
-    Both are scikit-learn's; t-SNE (van der Maaten and Hinton, JMLR 2008) starts from the principal components, so it is
-    a function of ``x`` and ``seed``. Distances between far groups mean nothing.
-    """
+def _positions(features: "Mapping[str, Tensor]", seed: int) -> dict[str, list[tuple[float, float]]]:
+    """Places on each model's map, in [0, 1]; later maps are turned to lie like the first."""
     import numpy as np
-    from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
 
-    from ssl_transfer.probes.scaling import unit_rows
+    from ssl_transfer.features.flat import flat, turned
 
-    rows = unit_rows(x.double()).cpu().numpy()
-    if len(rows) < 4 or np.ptp(rows, axis=0).max() == 0:  # too few to have neighborhoods, or all the same
-        return [(0.5, 0.5)] * len(rows)
-    few = PCA(min(50, *rows.shape), random_state=seed % 2**32).fit_transform(rows)
-    perplexity = min(30.0, (len(few) - 1) / 3)
-    places = TSNE(perplexity=perplexity, init=few[:, :2] if few.shape[1] > 1 else "random", random_state=seed % 2**32)
-    found = places.fit_transform(few)
-    found = (found - found.min(axis=0)) / np.ptp(found, axis=0).clip(min=1e-12)
-    return [(round(float(a), 4), round(float(b), 4)) for a, b in found]
+    found: dict[str, list[tuple[float, float]]] = {}
+    first: np.ndarray | None = None
+    for name, x in features.items():
+        if len(x) < 4 or bool((x == x[:1]).all()):  # too few to have neighborhoods, or all the same
+            found[name] = [(0.5, 0.5)] * len(x)
+            continue
+        places = flat(x.cpu().numpy(), "tsne", seed=seed % 2**32)
+        places, first = (places, places) if first is None else (turned(places, first), first)
+        places = (places - places.min(axis=0)) / np.ptp(places, axis=0).clip(min=1e-12)
+        found[name] = [(round(float(a), 4), round(float(b), 4)) for a, b in places]
+    return found
 
 
 def _queries(features: "Mapping[str, Tensor]", sample: "Tensor") -> list[Query]:

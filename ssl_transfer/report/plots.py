@@ -27,7 +27,7 @@ def curve(
 ) -> str:
     """``y`` over ``x`` as SVG; a long curve shows the range of every few steps, and their mean as a line.
 
-    ``reference`` is a value of y to compare with, and its name. Colors are those of the page (see ``page.html.j2``).
+    ``reference`` is a value of y to compare with, and its name. Colors are those of ``style.html.j2``.
     """
     figure = Figure(figsize=(4.2, 2.4), layout="constrained")
     axes = figure.add_subplot()
