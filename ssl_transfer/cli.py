@@ -274,12 +274,13 @@ def _embed(given: argparse.Namespace) -> None:
     _start(given)
     with loading(_NAME):
         from ssl_transfer.context import join_processes
+        from ssl_transfer.distributed import main_process_first
         from ssl_transfer.embeddings.embedder import load
         from ssl_transfer.embeddings.writing import embed_to_file
 
     state = join_processes()
     with user_mistakes():
-        with state.main_process_first():  # one process downloads published weights
+        with main_process_first():  # one process downloads published weights
             model = load(given.model, device=state.device, **_described(given))
         where = {name: getattr(given, name) for name in ("root", "split", "labels", "image_size", "layer")}
         sentences = embed_to_file(model, given.images, given.to, **where)

@@ -15,20 +15,30 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
-from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin
 from rich.console import Console
 from torch import nn
 
 from ssl_transfer import __version__, config
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in, set_products
+from ssl_transfer.distributed import Machine, from_main_process
 from ssl_transfer.errors import UserError, machine_limits, user_mistakes
 from ssl_transfer.launching import cores
+from ssl_transfer.processes import (
+    joining_processes,
+    notices,
+    processes_here,
+    refuse_different,
+    refuse_other_ways,
+    refuse_together,
+)
+from ssl_transfer.watch import watch_others
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
-# How long processes wait for the one that downloads or scores; NCCL's default would end them after 10 minutes. If one
-# of them fails, the launcher ends the others at once.
-PATIENCE = timedelta(days=2)
+# How long processes wait for each other inside a collective. Those who are late for longer are waited for outside of
+# one (distributed.meet), and those who are gone are noticed sooner (watch).
+COLLECTIVE = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -36,21 +46,24 @@ class Context:
     """Where a recipe runs.
 
     ``precision`` is the type that matrices are multiplied in, ``layout`` the memory layout of images and weights.
-    ``console`` is that of the main process, None on the others.
+    ``console`` is that of the main process, None on the others; ``machine`` are the processes that share this one's.
     """
 
     accelerator: Accelerator
     precision: torch.dtype
     layout: torch.memory_format
     console: Console | None
+    machine: Machine
 
     @classmethod
     def start(cls, recipe: config.Recipe) -> "Context":
         """Set up processes, threads and arithmetic as ``recipe`` asks for.
 
         Raises:
-            UserError: the tracker that the recipe names is not installed.
+            UserError: the tracker that the recipe names is not installed, or the processes were started in a way that
+                would not end as it was meant, or with different recipes or versions.
         """
+        refuse_other_ways()
         # accelerate knows only the older name of this option, about which newer versions of torch warn.
         warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
         tracker = recipe.train.tracker
@@ -72,7 +85,7 @@ class Context:
                     DistributedDataParallelKwargs(
                         broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
                     ),
-                    InitProcessGroupKwargs(timeout=PATIENCE),
+                    InitProcessGroupKwargs(timeout=COLLECTIVE),
                 ],
             )
         if accelerator.device.type == "cpu":
@@ -83,7 +96,12 @@ class Context:
         logging.getLogger("ssl_transfer").setLevel(logging.WARNING if accelerator.is_main_process else logging.ERROR)
         set_products(_products(recipe), GPU_MATMUL, GPU_CONVOLUTION)
         console = Console(markup=False, emoji=False) if accelerator.is_main_process else None
-        return cls(accelerator, *_arithmetic(recipe, accelerator.device), console)
+        watch_others()
+        refuse_different(recipe, versions())
+        context = cls(accelerator, *_arithmetic(recipe, accelerator.device), console, Machine())
+        for notice in notices():
+            context.say(notice)
+        return context
 
     @contextmanager
     def arithmetic_of(self, recipe: config.Recipe) -> Iterator["Context"]:
@@ -123,72 +141,52 @@ class Context:
         """
         return on_main_process(do)
 
-    def main_process_first(self, do: Callable[[], T]) -> T:
-        """Call ``do`` on the main process, then on all others, and return on each what its own call returned.
+    def once_a_machine(self, do: Callable[[], T]) -> T | None:
+        """Call ``do`` on the first process of each machine and return there what it returned, None on the others.
 
-        For what downloads or writes files that the other processes then find.
+        All wait until all machines are done.
 
         Raises:
-            UserError: ``do`` refused on the main process; every process raises it then.
+            UserError: ``do`` refused on a machine; every process raises it then.
         """
-        made: list[T] = []
-
-        def make() -> None:
-            with user_mistakes():
-                made.append(do())
-
-        self.on_main_process(make)
-        return made[0] if made else do()
+        made, refusal = None, None
+        if self.machine.first:
+            try:
+                with user_mistakes(), machine_limits():
+                    made = do()
+            except UserError as error:
+                refusal = error
+        refuse_together(refusal)
+        return made
 
 
 def on_main_process(do: Callable[[], Any]) -> Any:
-    """Call ``do`` on the main process alone and return what it returns, on every process.
+    """Call ``do`` on the main process alone, for as long as that takes, and return what it returns, on every process.
 
     Raises:
-        UserError: ``do`` raised it on the main process; every process raises it then.
+        UserError: ``do`` refused on the main process; every process raises it then.
     """
-    outcome: list[Any] = [None, None]
-    if PartialState().is_main_process:
-        try:
-            with machine_limits():
-                outcome[0] = do()
-        except UserError as error:
-            outcome[1] = error
-    broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
+
+    def limited() -> Any:
+        with user_mistakes(), machine_limits():
+            return do()
+
+    return from_main_process(limited, UserError)
 
 
 def join_processes() -> PartialState:
     """Join the processes that a launcher started, for what is no training.
 
     Raises:
-        UserError: the environment has a part of what a launcher sets.
+        UserError: the environment has a part of what a launcher sets, or the processes were not started to share work.
     """
+    refuse_other_ways()
     with joining_processes():
-        state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=COLLECTIVE)
+    watch_others()
     if state.device.type == "cpu":
         take_threads()
     return state
-
-
-@contextmanager
-def joining_processes() -> Iterator[None]:
-    """Around what reads from the environment which processes train together.
-
-    Raises:
-        UserError: the environment has a part of what a launcher sets, perhaps left by something else.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    given = " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)  # accelerate adds to them
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the environment speaks of several processes ({given or 'in variables of MPI'}), which cannot be joined: "
-            f"start them with accelerate launch, or unset these variables ({str(error).splitlines()[0]})"
-        ) from error
 
 
 def device_name(device: torch.device) -> str:
@@ -203,12 +201,6 @@ def versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "timm", "accelerate", "lightly", "scikit-learn")
     own = {"ssl-transfer": __version__, "python": platform.python_version()}
     return own | {name: version(name) for name in packages}
-
-
-def processes_here() -> int:
-    """How many processes of this run share the machine."""
-    with joining_processes():
-        return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def cores_of_process() -> int:

@@ -6,14 +6,21 @@ the gather's backward adds up what all processes found for a row and hands it to
 *averages* over processes, so whoever calls ``backward`` multiplies by the number of processes first.
 """
 
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+T = TypeVar("T")
+_LONG = timedelta(days=7)
 
 
 def world_size() -> int:
@@ -85,6 +92,100 @@ def gather_shards(rows: Shaped[Tensor, "n *shape"], length: int) -> Shaped[Tenso
     gathered = rows.new_empty(world_size() * size, *rows.shape[1:])
     dist.all_gather_into_tensor(gathered, padded)
     return gathered[:length]
+
+
+def meet() -> None:
+    """Wait until all processes are here, for as long as that takes.
+
+    A collective gives up after minutes, since in training nobody is late by more. This is for where the others wait
+    for what one process does alone, be it hours of scoring. Unlike a collective it lets signals be answered meanwhile.
+    """
+    if world_size() == 1:
+        return
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    store, pause = _get_default_store(), 0.001
+    arrived = store.add("arrived to meet", 1)  # over all meetings: nobody comes to the next before this one is complete
+    complete = -(-arrived // world_size()) * world_size()
+    while arrived < complete:
+        time.sleep(pause)
+        pause = min(2 * pause, 0.25)
+        arrived = store.add("arrived to meet", 0)
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Let the main process do what is inside the block, for as long as that takes, before all others do it.
+
+    For what downloads or writes files that the others then find.
+    """
+    if rank() > 0:
+        meet()
+    yield
+    if rank() == 0:
+        meet()
+
+
+def from_main_process(do: Callable[[], T], *errors: type[Exception]) -> T:
+    """Call ``do`` on the main process alone, for as long as that takes, and return what it returns on every process.
+
+    Raises:
+        Exception: one of ``errors``, which ``do`` raised on the main process, on every process.
+    """
+    if world_size() == 1:
+        return do()
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = do()
+        except errors as error:
+            outcome[1] = error
+    meet()
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+class Machine:
+    """The processes of this run that share a machine with this one, and so its disk; to be made on all processes.
+
+    Attributes:
+        first: whether this process is the first of its machine.
+        count: how many machines there are.
+    """
+
+    def __init__(self) -> None:
+        locals_ = [0]
+        if world_size() > 1:
+            locals_ = [None] * world_size()  # type: ignore[list-item]
+            dist.all_gather_object(locals_, int(os.environ.get("LOCAL_RANK", "0")))
+        firsts = [number for number, local in enumerate(locals_) if local == 0]
+        self.count, self.first = len(firsts), rank() in firsts
+        self._group: Any = None
+        for first, after in zip(firsts, [*firsts[1:], len(locals_)], strict=True):
+            if after - first > 1:  # every process takes part in making every group
+                group = dist.new_group(range(first, after), timeout=_LONG, backend="gloo")
+                if first <= rank() < after:
+                    self._group, self._source = group, first
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other process of the run is on this machine."""
+        return self._group is None
+
+    def share(self, value: T | None) -> T:
+        """What the first process of the machine gives, on all of its processes."""
+        shared = [value]
+        if self._group is not None:
+            dist.broadcast_object_list(shared, self._source, group=self._group)
+        return shared[0]  # type: ignore[return-value]
+
+    def share_tensor(self, value: Shaped[Tensor, "*shape"]) -> None:
+        """Fill ``value``, a tensor on the CPU, with what the first process of the machine has in it."""
+        if self._group is not None:
+            for part in value.view(-1).split(2**26):
+                dist.broadcast(part, self._source, group=self._group)
 
 
 def everyone_says(sentence: str, *, within: float = 10.0) -> bool:

@@ -20,8 +20,9 @@ from pydantic.fields import FieldInfo
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import read_images, scored_part, scored_splits
-from ssl_transfer.context import PATIENCE, device_name, joining_processes, versions
+from ssl_transfer.context import device_name, join_processes, versions
 from ssl_transfer.data import Images, load_images
+from ssl_transfer.distributed import main_process_first
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.features.extraction import exact
 from ssl_transfer.features.model_features import ModelFeatures, features_of
@@ -46,8 +47,7 @@ def evaluate(program: str, section: type[ScoreSection]) -> None:
     """
     given = _parser(program, section).parse_args()
     with ends_in_a_sentence(Path(sys.argv[0]).name):
-        with joining_processes():
-            PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        join_processes()
         with user_mistakes():
             asked = _asked(section, given)
             main = PartialState().is_main_process
@@ -128,7 +128,7 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
     kind, _, name = source.partition(":")
     folder = None if kind in _PUBLISHED else Path(source)
     splits = _splits(folder, given)
-    with PartialState().main_process_first():  # one process downloads published weights
+    with main_process_first():  # one process downloads published weights
         model = load_model(folder)[0] if folder is not None else _published(kind, name, given)
     cache = given.cache or _own_cache(folder)
     return features_of(source, model.eval(), splits, layer=given.layer, train_features=train_features, cache=cache)
@@ -197,7 +197,7 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
         if dataset in (None, data.dataset):
             placed = {"root": str(root), "image_size": given.image_size or data.image_size}
             recipe = recipe.model_copy(update={"data": data.model_copy(update=placed)})
-            with state.main_process_first():
+            with main_process_first():
                 splits = scored_splits(recipe, read_images)
             return [scored_part(recipe, images).to(state.device) for images in splits]
     if dataset is None:
@@ -205,9 +205,9 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
             "name the data set to score on, such as --dataset cifar10 (with --root and, for files, --image-size)"
         )
     read = partial(load_images, dataset, root or Path("data"), download=True, image_size=given.image_size)
-    with state.main_process_first():
+    with main_process_first():
         train, test = (read(split=split) for split in ("train", "test"))
-    return [images.to(state.device) for images in (train, test.numbered_like(train))]
+    return [images.to(state.device) for images in (train, test.numbered_like(train.class_names))]
 
 
 def _published(kind: str, name: str, given: argparse.Namespace) -> EmbeddingModel:

@@ -77,6 +77,11 @@ def named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def is_address(path: object) -> bool:
+    """Whether this is an address in a store, such as ``s3://bucket/folder``, and no path on a disk."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(path)) is not None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file atomically, in UTF-8."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

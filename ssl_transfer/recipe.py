@@ -18,7 +18,7 @@ from torch import nn
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits, build_batches
 from ssl_transfer.building.fingerprints import check_inputs
-from ssl_transfer.building.model import model_spec, untrained
+from ssl_transfer.building.model import model_spec, untrained_everywhere
 from ssl_transfer.building.optimizer import build_optimizer, learning_rate
 from ssl_transfer.building.task import build_task
 from ssl_transfer.building.teacher import load_teacher
@@ -105,18 +105,25 @@ def _train(
     if context.accelerator.is_main_process:
         draw_views(built.batches, folder / VIEWS)
     outcome, teacher_loss = _fit(recipe, built, info, folder, context, splits, stop)
-    if context.accelerator.is_main_process:
+
+    def keep() -> None:
         save_model(folder, built.kept(), built.spec)
         runs.write_info(folder, replace(info, finished=True, teacher_loss=teacher_loss, **asdict(outcome)))
         _finish(folder)
-    context.accelerator.wait_for_everyone()
+
+    context.on_main_process(keep)
 
 
 def _with_inputs(
     recipe: config.Recipe, folder: Path, info: runs.RunInfo, context: Context, splits: OpenSplits
 ) -> runs.RunInfo:
     """``info`` with the fingerprints of the run's inputs, which must be those that it was begun with."""
-    return replace(info, origin=context.on_main_process(lambda: check_inputs(recipe, folder, info.origin, splits)))
+    begun = info.steps > 0 and not info.finished
+
+    def check() -> dict[str, str]:
+        return check_inputs(recipe, folder, info.origin, splits, begun=begun)
+
+    return replace(info, origin=context.on_main_process(check))
 
 
 def _finish(folder: Path) -> None:
@@ -157,7 +164,7 @@ def _build(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: St
     with user_mistakes():
         spec = model_spec(recipe, splits.opened(recipe, "training"))
         build_batches(recipe, splits.opened(recipe, "training"), context)
-        model = context.place(untrained(recipe, spec))
+        model = context.place(untrained_everywhere(recipe, spec, context))
     teacher = _teacher(recipe, context, splits, stop)
     splits.keep_only(recipe)
     with user_mistakes():
@@ -180,8 +187,7 @@ def _teacher(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: 
     if teacher.recipe is not None:
         with context.arithmetic_of(teacher.recipe) as own:  # so it has the weights of a run by itself
             train(teacher.recipe, own, splits, stop)
-    with user_mistakes():
-        return load_teacher(recipe, context)
+    return load_teacher(recipe, context)
 
 
 def _fit(
@@ -223,6 +229,7 @@ def _fit(
         folder,
         checkpoint_every=recipe.train.checkpoint_every * steps_per_epoch,
         log_every=recipe.train.log_every,
+        checkpoint_seconds=60 * recipe.train.checkpoint_minutes,
         also={"average": built.average} if built.average else {},
         on_save=lambda steps, seconds: runs.write_info(folder, replace(info, steps=steps, seconds=seconds)),
     )

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits, scored_splits
-from ssl_transfer.building.model import untrained
+from ssl_transfer.building.model import untrained_everywhere
 from ssl_transfer.building.teacher import load_teacher
 from ssl_transfer.catalog.roles import TRAINED, Role
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Images
+from ssl_transfer.distributed import meet
 from ssl_transfer.errors import machine_limits, user_mistakes
 from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.models import EmbeddingModel
@@ -67,8 +68,8 @@ def rescore(
     splits = splits or OpenSplits(context)
     main = context.accelerator.is_main_process
     with user_mistakes():
-        student, spec = load_model(folder)
-        train, test = scored_splits(recipe, splits.scored)
+        student, spec = context.on_main_process(lambda: load_model(folder))
+        train, test = scored_splits(recipe, splits.scored, splits.class_names)
         scores: list[Score] = []
         teacher: dict[str, ModelFeatures] | None = None
         shown: dict[str, ModelFeatures] = {}  # in the report, beside the scores
@@ -112,7 +113,7 @@ def rescore(
         write_report(folder, runs.as_read(scores, about))
         runs.write_scores(folder, scores, about)
         print_scores(ScoreTable(scores), _title(recipe), context.console)
-    context.accelerator.wait_for_everyone()
+    meet()
 
 
 class _Scored(NamedTuple):
@@ -130,7 +131,7 @@ def _models(
         yield _Scored("teacher", f"teacher ({teacher.title})", load_teacher(recipe, context))
     role: Role = "trained" if teacher is None else "student"
     yield _Scored(role, f"{role} ({spec.backbone})", student)
-    yield _Scored("untrained", f"untrained ({spec.backbone})", untrained(recipe, spec))
+    yield _Scored("untrained", f"untrained ({spec.backbone})", untrained_everywhere(recipe, spec, context))
     if images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS:
         yield _Scored("raw pixels", "raw pixels", None)
 

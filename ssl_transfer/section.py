@@ -21,6 +21,7 @@ from pydantic import (
 
 from ssl_transfer.catalog.presets import PRESETS
 from ssl_transfer.errors import one_line
+from ssl_transfer.files import is_address
 
 AnySection = TypeVar("AnySection", bound="Section")
 Rule = Callable[[AnySection], Iterator[str]]
@@ -77,8 +78,23 @@ def location(path: str) -> str:
     """The path that is meant, with the home folder for a ``~`` at its start; no shell puts it there after a ``=``.
 
     Raises:
+        ValueError: nothing can lie there, it is an address, or a variable or a placeholder was left in the path.
+    """
+    if is_address(path):
+        raise ValueError("an address is no folder or file on a disk, and only data.root of webdataset may be one")
+    return _location(path)
+
+
+def root(path: str) -> str:
+    """A :func:`location`, or an address such as ``s3://bucket/folder``, which is left as it is.
+
+    Raises:
         ValueError: nothing can lie there, or a variable or a placeholder was left in the path.
     """
+    return _location(path)
+
+
+def _location(path: str) -> str:
     if not path.strip():
         raise ValueError("no path is empty: write . for the folder that the program is started in")
     if left := re.search(r"\{\{|\$\{|\$\w+", path):
@@ -165,6 +181,7 @@ Mean = Annotated[tuple[Probability, ...], Strict(False), AfterValidator(_a_color
 Deviation = Annotated[tuple[Share, ...], Strict(False), AfterValidator(_a_color)]
 Preset = Annotated[str, AfterValidator(_known_preset)]
 Location = Annotated[str, AfterValidator(location)]
+Root = Annotated[str, AfterValidator(root)]
 TrueOrLeftOut = Annotated[Literal[True], BeforeValidator(_no_number)]
 AutoOrBool = Annotated[Literal["auto", True, False], BeforeValidator(_no_number)]
 

@@ -1,7 +1,9 @@
 """The same computation on one process and on several gloo processes."""
 
+import os
 import socket
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,3 +54,18 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total
+
+
+def on_two_processes(check: Callable[..., None], *arguments: Any) -> None:
+    """``check(rank, *arguments)`` on each of two gloo processes, with what a launcher puts in the environment."""
+    spawn(_check, (find_free_port(), check, *arguments), nprocs=2)
+
+
+def _check(rank: int, port: int, check: Callable[..., None], *arguments: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    check(rank, *arguments)
+    dist.barrier()
+    dist.destroy_process_group()

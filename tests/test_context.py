@@ -1,13 +1,14 @@
 """Where a recipe runs: its own arithmetic, whatever the machine is configured for, and time to wait."""
 
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import DynamoBackend
 
-from ssl_transfer import config, evaluation
+from ssl_transfer import config, context, evaluation, processes
 from ssl_transfer.context import Context, take_threads
 from ssl_transfer.errors import UserError
 from ssl_transfer.scores.knn import KNN
@@ -43,34 +44,62 @@ def test_the_machines_configuration_does_not_change_the_recipes_arithmetic(load,
     assert accelerator.gradient_accumulation_steps == 1
 
 
-def test_processes_wait_for_days_for_one_that_scores(load, monkeypatch, first_of_the_process):
-    assert Context.start(load()).accelerator.init_handler.to_kwargs()["timeout"] >= timedelta(days=1)
-
-    asked = []
+def test_a_collective_that_never_ends_gives_up_within_the_hour(load, monkeypatch, first_of_the_process):
+    """NCCL's default of ten minutes is too short for a checkpoint on a slow disk, or for compiling."""
+    asked = [Context.start(load()).accelerator.init_handler.to_kwargs()]
 
     def state(*arguments, **options):
         asked.append(options)
         return PartialState(*arguments, **options)
 
-    monkeypatch.setattr(evaluation, "PartialState", state)
+    monkeypatch.setattr(context, "PartialState", state)
     monkeypatch.setattr("sys.argv", ["knn.py", "--features", "nothing.npz"])
     with pytest.raises(SystemExit):
         evaluation.evaluate("k nearest neighbors", KNN)
-    assert asked[0]["timeout"] >= timedelta(days=1)  # only the first sets the processes up
+    assert [options["timeout"] for options in asked[:2]] == [timedelta(minutes=30)] * 2  # the first sets them up
+
+
+@pytest.mark.parametrize("variable", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+def test_what_divides_a_model_is_refused_at_the_start(load, monkeypatch, first_of_the_process, variable):
+    monkeypatch.setenv(f"ACCELERATE_USE_{variable}", "true")
+    with pytest.raises(UserError, match="which divides a model .*: start with accelerate launch --multi_gpu"):
+        Context.start(load())
+
+
+def test_tasks_of_srun_without_a_launcher_are_refused(load, monkeypatch, first_of_the_process):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(UserError, match="srun started 2 tasks .*--ntasks-per-node=1 accelerate launch --multi_gpu"):
+        Context.start(load())
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    Context.start(load())
+
+
+def test_what_the_launcher_was_asked_for_and_is_not_done_is_said(load, monkeypatch, first_of_the_process, capsys):
+    command = ["python", "/bin/accelerate", "launch", "--cpu", "--num_processes=2", "-m", "ssl_transfer"]
+    monkeypatch.setattr(processes.psutil.Process, "parent", lambda self: SimpleNamespace(cmdline=lambda: command))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    Context.start(load())
+    precision, count = capsys.readouterr().out.splitlines()
+    assert precision == "accelerate's mixed precision fp16 is not used: the recipe's train.precision decides"
+    assert count.startswith("accelerate launch was asked for 2 processes and started one")
+    command[4:5] = ["--num_processes", "1"]
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    Context.start(load())
+    assert capsys.readouterr().out == ""
 
 
 def test_another_recipe_has_its_own_arithmetic_and_leaves_it_behind(load):
     def products():
         return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision]
 
-    context = Context.start(load("train.precision=bf16"))
+    started = Context.start(load("train.precision=bf16"))
     assert products() == ["tf32", "tf32"]
-    with pytest.raises(ZeroDivisionError), context.arithmetic_of(load("train.precision=full")) as own:
+    with pytest.raises(ZeroDivisionError), started.arithmetic_of(load("train.precision=full")) as own:
         assert (own.precision, own.layout) == (torch.float32, torch.contiguous_format)
-        assert products() == ["ieee", "ieee"] and own.accelerator is context.accelerator
+        assert products() == ["ieee", "ieee"] and own.accelerator is started.accelerator
         raise ZeroDivisionError
     assert products() == ["tf32", "tf32"]
-    assert (context.precision, context.layout) == (torch.bfloat16, torch.channels_last)
+    assert (started.precision, started.layout) == (torch.bfloat16, torch.channels_last)
 
 
 def test_what_looks_like_markup_is_said_as_it_is(load, first_of_the_process, capsys):

@@ -1,39 +1,19 @@
 """What one process of several meets alone, and what all of them meet."""
 
-import os
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from functools import partial
 from io import StringIO
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from torch.multiprocessing import spawn
 
 from ssl_transfer import cli, distributed, recipe
-from ssl_transfer.context import Context
 from ssl_transfer.errors import UserError
 from ssl_transfer.tables import sweep
-from tests.processes import find_free_port
-
-
-def on_two_processes(check: Callable[..., None], *arguments: Any) -> None:
-    spawn(_check, (find_free_port(), check, *arguments), nprocs=2)
-
-
-def _check(rank: int, port: int, check: Callable[..., None], *arguments: Any) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    check(rank, *arguments)
-    dist.barrier()
-    dist.destroy_process_group()
+from tests.processes import on_two_processes
 
 
 def fail(*ranks: int) -> Callable[[Any], None]:
@@ -96,25 +76,3 @@ def check_command_line(rank: int) -> None:
 @pytest.mark.slow
 def test_the_first_process_tells_the_mistake_of_all_and_any_process_its_own():
     on_two_processes(check_command_line)
-
-
-def check_main_process_first(rank: int, folder: Path) -> None:
-    context = Context(Accelerator(cpu=True), torch.float32, torch.contiguous_format, None)
-
-    def load() -> str:
-        if rank == 0:
-            (folder / "downloaded").write_text("images")
-        return (folder / "downloaded").read_text()
-
-    def broken() -> None:
-        if rank == 0:
-            raise FileNotFoundError("there are no images")
-
-    assert context.main_process_first(load) == "images"
-    with pytest.raises(UserError, match="there are no images"):
-        context.main_process_first(broken)
-
-
-@pytest.mark.slow
-def test_what_the_main_process_cannot_load_fails_on_all(tmp_path):
-    on_two_processes(check_main_process_first, tmp_path)

@@ -13,12 +13,12 @@ PACKAGE = ROOT / "ssl_transfer"
 # lines above its own, and itself: so there is no circle, and no arrow points up.
 LAYERS = (
     {"_version", "arithmetic", "errors", "files", "launching", "progress", "schedules", "distributed", "catalog"},
-    {"section", "losses", "models", "data", "probes", "program"},  # leaves: plain arguments, no recipe
+    {"section", "losses", "models", "data", "probes", "program", "watch"},  # leaves: plain arguments, no recipe
     {"features", "teachers"},
     {"training"},
     {"tasks", "scores"},
     {"config"},
-    {"runs"},
+    {"runs", "processes"},
     {"context", "report"},
     {"building"},
     {"rescore", "evaluation", "doctor", "export", "embeddings", "suite"},

@@ -93,9 +93,26 @@ def test_a_broken_photo_is_named_and_may_be_skipped(photos):
     recipe.run(config.load(photos / "photos.yaml", [*asked, "data.on_error=skip"]))
 
 
+def test_images_may_stay_unchecked_until_they_are_met(photos):
+    streamed = ["data.resident=false", "train.steps=5", "score=[]"]
+    (photos / "unlabeled" / "7.jpg").write_bytes(b"nothing")
+    unchecked = config.load(photos / "photos.yaml", [*streamed, "data.unchecked=true"])
+    assert config.identity_hash(unchecked) == config.identity_hash(config.load(photos / "photos.yaml", streamed))
+    with pytest.raises(UserError, match=r"1 images cannot be decoded: .*7\.jpg"):
+        recipe.run(unchecked)
+    assert runs.read_info(photos / "runs" / "photos") is not None  # training had begun
+    assert not list((photos / "runs").glob("checked-images/*"))
+
+
 @pytest.mark.parametrize(
     "override, words",
     [
+        (
+            "data.root=s3://bucket/photos",
+            "root s3://bucket/photos is an address, which is for dataset webdataset alone",
+        ),
+        ("train.runs=s3://bucket/runs", "train.runs: cannot be 's3://bucket/runs': an address is no folder or file on"),
+        ("data.on_error=skip data.unchecked=true", "on_error: skip needs to know which images are broken"),
         ("data.dataset=stl10", "the images of stl10 have their size: leave out image_size"),
         ("data.resident=sometimes", "data.resident: cannot be 'sometimes'"),
         ("data.fixed_views=0", "data.fixed_views: cannot be 0"),
@@ -104,7 +121,7 @@ def test_a_broken_photo_is_named_and_may_be_skipped(photos):
 )
 def test_a_mistake_in_data_is_told_before_anything_is_read(photos, override, words):
     with pytest.raises(UserError) as error:
-        config.load(photos / "photos.yaml", [override])
+        config.load(photos / "photos.yaml", override.split())
     assert words in str(error.value)
 
 

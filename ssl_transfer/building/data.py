@@ -1,13 +1,18 @@
 """The recipe's images, what is seen of them in scoring, and the batches that training draws from them."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from ssl_transfer import config
 from ssl_transfer.context import Context, cores_of_process
 from ssl_transfer.data import Augment, Batches, Images, load_images
 from ssl_transfer.data.subset import held_out_images, learned_images
+from ssl_transfer.distributed import Machine
+from ssl_transfer.processes import refuse_other_images
 
 # What decides which images are read, and how; root, split and size apart these are choices of the reader.
 _READ_BY = {"dataset", "root", "image_size", "on_error", "resident", "train_classes", "labels", "image"}
@@ -36,7 +41,11 @@ class OpenSplits:
         return _seen(recipe.data, part, self._listed[key])
 
     def opened(self, recipe: config.Recipe, part: Part) -> Images:
-        """The images of a part, on the device; one process downloads what has to be, the others find the files."""
+        """The images of a part, on the device; one process of each machine downloads, reads and decodes them.
+
+        Raises:
+            UserError: a machine cannot read them, or they are others than those of the first machine.
+        """
         return _seen(recipe.data, part, self._whole(recipe, part))
 
     def scored(self, recipe: config.Recipe, part: Part) -> Images:
@@ -50,6 +59,10 @@ class OpenSplits:
             return trained_on, trained_on
         return trained_on, held_out_images(self._whole(recipe, "training"), held_out)
 
+    def class_names(self, recipe: config.Recipe) -> tuple[str, ...] | None:
+        """The names of the classes that are trained on, by their numbers, as the main process finds them."""
+        return self._context.on_main_process(lambda: self.listed(recipe, "training").class_names)
+
     def keep_only(self, recipe: config.Recipe) -> None:
         """Let go of all splits but those that ``recipe`` names."""
         parts: tuple[Part, ...] = ("training", "train", "test")
@@ -61,9 +74,29 @@ class OpenSplits:
     def _whole(self, recipe: config.Recipe, part: Part) -> Images:
         key = _key(recipe, part)
         if key not in self._opened:
-            images = self._context.main_process_first(lambda: _load(recipe, part))
+            images = _share(self._context.once_a_machine(lambda: _load(recipe, part)), self._context.machine)
+            if self._context.machine.count > 1:
+                first = self._context.machine.first
+                what = f"the split {recipe.data.splits[part]} of {recipe.data.dataset}"
+                refuse_other_images(what, len(images), images.fingerprint if first else None)
             self._opened[key] = images.to(self._context.device)
         return self._opened[key]
+
+
+def _share(images: Images | None, machine: Machine) -> Images:
+    """What the first process of a machine has read, on all of its processes."""
+    if machine.alone:
+        assert images is not None
+        return images
+    pixels = None if images is None else images.pixels
+    shape = machine.share(tuple(pixels.shape) if isinstance(pixels, torch.Tensor) else None)
+    if shape is None:  # pixels that stay on disk: a list of them
+        return machine.share(images)
+    rest = {} if images is None else {field.name: getattr(images, field.name) for field in fields(images)}
+    rest = machine.share({name: value for name, value in rest.items() if name != "pixels"})
+    held = pixels.contiguous() if isinstance(pixels, torch.Tensor) else torch.empty(shape, dtype=torch.uint8)
+    machine.share_tensor(held)
+    return Images(held, **rest)
 
 
 def list_images(recipe: config.Recipe, part: Part) -> Images:
@@ -95,11 +128,12 @@ def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
     data = recipe.data
     return load_images(
         data.dataset,
-        Path(data.root),
+        data.root,
         split=data.splits[part],
         download=data.download and not data.is_of_files,  # archives of gigabytes are fetched where they are asked for
         image_size=data.image_size,
         on_error=data.on_error,
+        unchecked=bool(data.unchecked),
         resident=data.resident,
         workers=cores_of_process() if data.workers is None else data.workers,
         memory=Path(recipe.train.runs) / "checked-images",
@@ -110,7 +144,16 @@ def _load(recipe: config.Recipe, part: Part, *, decode: bool = True) -> Images:
     )
 
 
-def scored_splits(recipe: config.Recipe, get: Callable[[config.Recipe, Part], Images]) -> tuple[Images, Images]:
+def list_class_names(recipe: config.Recipe) -> tuple[str, ...] | None:
+    """The names of the classes that are trained on, by their numbers, without a run around them."""
+    return list_images(recipe, "training").class_names
+
+
+def scored_splits(
+    recipe: config.Recipe,
+    get: Callable[[config.Recipe, Part], Images],
+    trained_classes: Callable[[config.Recipe], tuple[str, ...] | None] = list_class_names,
+) -> tuple[Images, Images]:
     """What probes learn from and what is scored, as ``get`` gives a recipe's parts, with the same numbers for classes.
 
     A model's own classifier has the numbers of the images that it was trained on, so they have those.
@@ -118,8 +161,8 @@ def scored_splits(recipe: config.Recipe, get: Callable[[config.Recipe, Part], Im
     train, test = get(recipe, "train"), get(recipe, "test")
     splits = recipe.data.splits
     if recipe.classifies and train.class_names is not None and splits["training"] != splits["train"]:
-        train = train.numbered_like(list_images(recipe, "training"))
-    return train, test.numbered_like(train)
+        train = train.numbered_like(trained_classes(recipe))
+    return train, test.numbered_like(train.class_names)
 
 
 def scored_part(recipe: config.Recipe, images: Images) -> Images:

@@ -6,24 +6,37 @@ from pathlib import Path
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits
+from ssl_transfer.data.counter import SORTED
 from ssl_transfer.errors import UserError
 
 # Not the name of earlier versions, whose fingerprints were of names and sizes and would refuse every older run.
 _IMAGES = "training image contents"
+_ORDER = "order of the training images"
 
 
 def check_inputs(
-    recipe: config.Recipe, folder: Path, known: Mapping[str, str] | None, splits: OpenSplits
+    recipe: config.Recipe, folder: Path, known: Mapping[str, str] | None, splits: OpenSplits, *, begun: bool = False
 ) -> dict[str, str]:
     """Compare the inputs of the run in ``folder`` with their fingerprints in ``known`` and return them all.
 
-    An input that cannot be found has no fingerprint and is not compared, since a finished run can do without it.
+    An input that cannot be found has no fingerprint and is not compared, since a finished run can do without it. The
+    way in which the images are put in order is one of them; ``begun`` says that the run has taken steps and not all.
 
     Raises:
-        UserError: the run was made from other training images, or from another teacher file.
+        UserError: the run was made from other training images, or from another teacher file, or has begun in another
+            order of its images than they have now.
     """
     known = known or {}
-    fingerprints = {_IMAGES: _images(recipe, splits), "teacher weights": _teacher(recipe)}
+    fingerprints = {
+        _IMAGES: _images(recipe, splits),
+        "teacher weights": _teacher(recipe),
+        _ORDER: _order(recipe, splits),
+    }
+    if begun and fingerprints[_ORDER] is not None and _ORDER not in known:
+        raise UserError(
+            f"{folder} was begun by version 0.1.0, which puts more than {SORTED:,} images in another order: end it "
+            "with that version, or choose another name=..."
+        )
     found = {what: fingerprint for what, fingerprint in fingerprints.items() if fingerprint is not None}
     for what, fingerprint in found.items():
         if known.get(what, fingerprint) != fingerprint:
@@ -40,6 +53,16 @@ def _images(recipe: config.Recipe, splits: OpenSplits) -> str | None:
         return None
     try:
         return splits.listed(recipe, "training").fingerprint
+    except (OSError, ValueError):
+        return None
+
+
+def _order(recipe: config.Recipe, splits: OpenSplits) -> str | None:
+    """How an epoch's order is made (:mod:`ssl_transfer.data.counter`), where that is not as it always was."""
+    if recipe.data.image_size is None or recipe.data.per_class is not None:
+        return None
+    try:
+        return "computed by place" if len(splits.listed(recipe, "training")) > SORTED else None
     except (OSError, ValueError):
         return None
 

@@ -4,6 +4,7 @@ import torch
 from timm.models import get_pretrained_cfg
 
 from ssl_transfer import config
+from ssl_transfer.context import Context
 from ssl_transfer.data import Images
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, build_model
@@ -36,3 +37,14 @@ def untrained(recipe: config.Recipe, spec: ModelSpec) -> EmbeddingModel:
     if recipe.model.freeze is not None:
         freeze_stages(model.backbone, recipe.model.freeze)
     return model
+
+
+def untrained_everywhere(recipe: config.Recipe, spec: ModelSpec, context: Context) -> EmbeddingModel:
+    """:func:`untrained` on every process; timm's weights are downloaded by the main process alone.
+
+    Raises:
+        ValueError, UserError: there is no such backbone, or its weights cannot be had.
+    """
+    if recipe.model.pretrained:
+        return context.on_main_process(lambda: untrained(recipe, spec))
+    return untrained(recipe, spec)

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from ssl_transfer import __version__, config
-from ssl_transfer.context import Context, processes_here
+from ssl_transfer.context import Context
 from ssl_transfer.data import Batch, Batches
+from ssl_transfer.distributed import meet
 from ssl_transfer.features.cache import structure_hash, weights_hash
 from ssl_transfer.models import EmbeddingModel, Frozen, Output
+from ssl_transfer.processes import processes_here
 from ssl_transfer.tasks.sections.transfer import Transfer
 from ssl_transfer.teachers.memory import TeacherMemory, with_teacher
 
@@ -57,12 +59,14 @@ def batches_with_teacher(
     accelerator = context.accelerator
     seen = 0
     # All processes of all machines share the work; where they share no disk, each machine does what it then lacks.
-    for share in (
-        (accelerator.process_index, accelerator.num_processes),
-        (accelerator.local_process_index, processes_here()),
-    ):
+    shares = [(accelerator.process_index, accelerator.num_processes)]
+    if context.machine.count > 1:
+        shares.append((accelerator.local_process_index, processes_here()))
+    for share in shares:
         seen += memory.fill(batches, _in_precision(taught, context), share=share, before_each=check_stop)
-        accelerator.wait_for_everyone()
+        meet()  # however much slower another machine is
+    if context.machine.first:
+        memory.mark_whole()
     seen = int(accelerator.reduce(torch.tensor(seen, device=context.device)))
     asked = total_steps * batches.batch_size * len(batches.views)
     context.say(f"the teacher saw {seen:,} views; without memory it would see {asked:,} in the whole run")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field
 
 from ssl_transfer.catalog.presets import PRESETS
+from ssl_transfer.files import is_address
 from ssl_transfer.section import (
     AutoOrBool,
     Count,
@@ -15,8 +16,10 @@ from ssl_transfer.section import (
     Preset,
     Probability,
     Range,
+    Root,
     Section,
     Shares,
+    TrueOrLeftOut,
     rule,
 )
 
@@ -99,7 +102,8 @@ class Data(Section):
     """
 
     dataset: Dataset
-    root: Location = "data"  # the folder in which the data set lies, or to which it is downloaded; digits needs none
+    root: Root = "data"  # the folder in which the data set lies, or to which it is downloaded; digits needs none
+    # of webdataset also an address, such as s3://bucket/folder
     download: bool = True  # fetch cifar10, cifar100, stl10 and svhn where files are missing; others never are
     split: Location | None = None  # split that is trained on, such as unlabeled of stl10; null: the one of train
     train: Location | None = None  # split whose images and labels probes learn from; null: the split train
@@ -108,6 +112,7 @@ class Data(Section):
         None  # side in pixels to which images of files are brought; of files alone, which need it
     )
     on_error: Literal["raise", "skip"] = "raise"  # images that cannot be decoded: stop and list them, or leave them out
+    unchecked: TrueOrLeftOut | None = None  # do not decode all streamed images ahead to find those that are broken
     resident: AutoOrBool = "auto"  # true: hold all images in memory; false: decode as needed; auto: hold up to 4 GiB
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None  # processes that decode, for each training process;
     # null: as many as the training process has cores
@@ -131,6 +136,18 @@ class Data(Section):
             yield f"dataset {self.dataset} needs image_size, the side in pixels to which its images are brought"
         if not self.is_of_files and self.image_size is not None:
             yield f"the images of {self.dataset} have their size: leave out image_size"
+
+    @rule
+    def _only_what_was_checked_is_skipped(self) -> Iterator[str]:
+        if self.unchecked and self.on_error == "skip":
+            yield "on_error: skip needs to know which images are broken before the first step: leave out unchecked"
+        if self.unchecked and not self.is_of_files:
+            yield f"{self.dataset} is always held in memory: leave out unchecked"
+
+    @rule
+    def _only_shards_have_an_address(self) -> Iterator[str]:
+        if is_address(self.root) and self.dataset != "webdataset":
+            yield f"root {self.root} is an address, which is for dataset webdataset alone: give a folder"
 
     @rule
     def _only_files_are_decoded_as_needed(self) -> Iterator[str]:

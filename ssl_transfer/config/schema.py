@@ -155,8 +155,8 @@ Recipe.model_rebuild()
 _NOT_IDENTITY = {
     "name": True,
     "score": True,
-    "data": {"root", "download", "test", "on_error", "resident", "workers"},
-    "train": {"runs", "log_every", "checkpoint_every", "tracker", "cpu_threads"},
+    "data": {"root", "download", "test", "on_error", "unchecked", "resident", "workers"},
+    "train": {"runs", "log_every", "checkpoint_every", "checkpoint_minutes", "tracker", "cpu_threads"},
 }
 
 

@@ -69,6 +69,7 @@ class Train(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of averaged weights, which are then the result
     sync_batch_norm: bool = True  # normalize by the batches of all processes, not by each process's own
     checkpoint_every: Count = 10  # epochs between two checkpoints, from which a stopped run goes on
+    checkpoint_minutes: Positive = 30.0  # since the last checkpoint after which another is written at any rate
     log_every: Count = 20  # steps between two writes to metrics.jsonl, which has a line for every step
     tracker: Literal["tensorboard", "wandb"] | None = None  # where the metrics go besides
     cpu_threads: Annotated[int, Field(ge=1, le=4096)] | None = None  # of each process; null: its share of the cores

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from ssl_transfer.data.counter import epoch_order
+from ssl_transfer.data.counter import ORDER, SORTED, epoch_order, rows_at
 from ssl_transfer.data.device import to_device
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sampling import ClassBalanced
@@ -40,8 +41,9 @@ class Batch:
 class Batches:
     """The batches of a run: for any step, this process's share of it, with views made on the device of the images.
 
-    Each epoch visits the images in another order, which depends on the seed and the epoch alone. A process takes a
-    contiguous share of each batch, so the shares in the order of ranks are the batch that one process would have made.
+    Each epoch visits the images in another order, which depends on the seed, the epoch and their number alone. A
+    process takes a contiguous share of each batch, so the shares in the order of ranks are the batch that one process
+    would have made.
 
     Keyword arguments:
         seed: of the orders and of all views.
@@ -137,7 +139,11 @@ class Batches:
     def _rows(self, epoch: int, place: int) -> Int64[Tensor, " n"]:
         if self.balanced is not None:
             return self.balanced.rows(seed=self.seed, epoch=epoch, place=place)
-        return self._epoch_order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        first, length = place * self.batch_size, len(self.images)
+        after = min(first + self.batch_size, length)
+        if length <= SORTED:
+            return self._epoch_order(epoch)[first:after]
+        return rows_at(torch.arange(first, after), length, seed=self.seed, stream=ORDER, epoch=epoch)
 
 
 def _order(seed: int, length: int, epoch: int) -> Int64[Tensor, " n"]:

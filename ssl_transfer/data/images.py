@@ -1,7 +1,7 @@
 """A data set: the images of one split, held whole as a uint8 tensor or streamed from disk, on any device."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -98,15 +98,15 @@ class Images:
         pixels = self.pixels[index.to(self.pixels.device)]
         return replace(self, pixels=pixels, labels=labels, files=files, folds=None, queries=None)
 
-    def numbered_like(self, other: "Images") -> "Images":
-        """The same images with their classes numbered as in ``other``, and those that ``other`` lacks after them.
+    def numbered_like(self, class_names: Sequence[str] | None) -> "Images":
+        """The same images with their classes numbered as in ``class_names``, and those that it lacks after them.
 
         Two folders number their classes independently, so the same class has different numbers in them if one of them
         lacks another class. Classes are matched by name; where either has no names, nothing changes.
         """
-        if self.class_names is None or other.class_names is None or self.labels is None:
+        if self.class_names is None or class_names is None or self.labels is None:
             return self
-        names = (*other.class_names, *(name for name in self.class_names if name not in other.class_names))
+        names = (*class_names, *(name for name in self.class_names if name not in class_names))
         number = torch.tensor([names.index(name) for name in self.class_names], device=self.labels.device)
         return replace(self, labels=number[self.labels], classes=len(names), class_names=names)
 

@@ -21,7 +21,7 @@ def learned_images(images: Images, count: int | None = None, held_out: int = 0) 
         ValueError: there are fewer than ``count`` and ``held_out`` images together, or none is left to learn from.
     """
     _refuse_more(images, count or 1, held_out)
-    return images.subset(_fixed_order(images)[: len(images) - held_out if count is None else count])
+    return images.subset(_fixed_order(images, 0, len(images) - held_out if count is None else count))
 
 
 def held_out_images(images: Images, count: int) -> Images:
@@ -33,7 +33,9 @@ def held_out_images(images: Images, count: int) -> Images:
         ValueError: none would be left to learn from.
     """
     _refuse_more(images, 1, count)
-    return replace(images.subset(_fixed_order(images)[len(images) - count :]), split=f"held out of {images.split}")
+    return replace(
+        images.subset(_fixed_order(images, len(images) - count, len(images))), split=f"held out of {images.split}"
+    )
 
 
 def class_places(labels: Int64[Tensor, " n"]) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
@@ -57,8 +59,13 @@ def even_rows(images: Images, count: int) -> Int64[Tensor, " m"]:
     return place.argsort(stable=True)[:count].sort().values
 
 
-def _fixed_order(images: Images) -> Int64[Tensor, " n"]:
-    return _shuffled(len(images))
+def _fixed_order(images: Images, first: int, after: int) -> Int64[Tensor, " n"]:
+    """The rows at these places of the order."""
+    if len(images) <= counter.SORTED:
+        return _shuffled(len(images))[first:after]
+    parts = torch.arange(first, after).split(2**20)  # for the memory's sake
+    drawn = {"seed": 0, "stream": counter.SUBSET, "epoch": 0}
+    return torch.cat([counter.rows_at(part, len(images), **drawn) for part in parts])
 
 
 def _shuffled(n: int) -> Int64[Tensor, " n"]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from ssl_transfer.context import device_name, on_main_process, versions
 from ssl_transfer.data import Images
 from ssl_transfer.data.sources.streaming import StreamedPixels
+from ssl_transfer.distributed import meet
 from ssl_transfer.embeddings.computing import KeptParts, embed_rows
 from ssl_transfer.embeddings.embedder import Embedder, columns_of, listed
 from ssl_transfer.embeddings.images import Wanted
@@ -43,7 +44,7 @@ def embed_to_file(
     own = range(state.process_index, len(parts.slices), state.num_processes)
     missing = [number for number in parts.missing() if number in own]
     _compute(embedder, layer, images, parts, missing, len(own))
-    state.wait_for_everyone()
+    meet()
     return on_main_process(lambda: _merge(images, parts, to, key))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in
 from ssl_transfer.data import Images
-from ssl_transfer.distributed import gather_shards, shard
+from ssl_transfer.distributed import gather_shards, meet, shard
 from ssl_transfer.features.cache import read_features, structure_hash, weights_hash, write_features
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import PooledLayer, extract_features, raw_pixels
@@ -44,6 +44,7 @@ def kept_features(
     network: nn.Module, images: Images, *, key: Mapping[str, str], folder: Path | None
 ) -> Float32[Tensor, "n d"]:
     """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint."""
+    meet()  # one process may have measured for hours meanwhile
     if folder is None:
         return _compute(network, images)
     key = {**key, "data": images.fingerprint, "split": images.split}

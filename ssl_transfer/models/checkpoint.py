@@ -4,7 +4,8 @@ import hashlib
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -214,21 +215,36 @@ def save_state(path: Path, step: int, seconds: float, parts: Mapping[str, Any]) 
     write_atomically(path, lambda temporary: torch.save(state, temporary))
 
 
-def load_state(path: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
-    """Restore what :func:`save_state` wrote; returns the step to continue at and the seconds spent so far.
+def read_state(path: Path) -> dict[str, Any]:
+    """What :func:`save_state` wrote, its tensors on the CPU, for :func:`restore_state`.
 
     Raises:
-        ValueError: the file is damaged, or holds the state of something else.
+        ValueError: the file is damaged.
     """
-    try:
+    with _continued(path):
         with zipfile.ZipFile(path) as archive:  # torch writes a checksum for each tensor and reads none
             broken = archive.testzip()
         if broken is not None:
             raise ValueError(f"the checksum of {broken} is wrong")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def restore_state(state: Mapping[str, Any], parts: Mapping[str, Any], path: Path) -> tuple[int, float]:
+    """Restore what was read from ``path``; returns the step to continue at and the seconds spent so far.
+
+    Raises:
+        ValueError: it is the state of something else.
+    """
+    with _continued(path):
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
+        return state["step"], state["seconds"]
+
+
+@contextmanager
+def _continued(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be continued from ({reason}); remove it to start this run again") from None
-    return state["step"], state["seconds"]

@@ -169,7 +169,17 @@ def final_scores(recipe: config.Recipe) -> list[dict[str, Any]]:
 
 def score_settings(recipe: config.Recipe) -> dict[str, Any]:
     """Everything of the recipe that decides the scores of a trained model, in the form that ``scores.json`` keeps."""
-    irrelevant = {"download", "resident", "workers", "batch_size", "per_class", "views", "fixed_views", "augment"}
+    irrelevant = {
+        "download",
+        "unchecked",
+        "resident",
+        "workers",
+        "batch_size",
+        "per_class",
+        "views",
+        "fixed_views",
+        "augment",
+    }
     return {
         "asked": final_scores(recipe),
         "data": recipe.data.model_dump(mode="json", exclude=irrelevant, exclude_none=True),

@@ -34,12 +34,15 @@ def measure_all(
     ``teacher`` has the teacher's likewise; ``classes`` is that of :class:`~ssl_transfer.scores.base.Measuring`. The
     other processes take part where a kind needs them, and return nothing.
     """
+    from ssl_transfer.distributed import meet
     from ssl_transfer.features.extraction import exact
 
     scores: list[Score] = []
     for kind in asked:
         if kind.during_training or not (main or kind.needs_all_processes):
             continue
+        if kind.needs_all_processes:
+            meet()  # what the main process measured alone before may have taken hours
         layer = kind.scored_layer
         measuring = Measuring(seed, None if teacher is None else teacher[layer], classes)
         with exact():

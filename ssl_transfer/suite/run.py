@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from rich.console import Console
 
 from ssl_transfer.context import cores_of_process, device_name, join_processes, keep_freed_memory, versions
+from ssl_transfer.distributed import main_process_first, meet
 from ssl_transfer.errors import UserError, one_line, user_mistakes
 from ssl_transfer.progress import Stage, duration
 from ssl_transfer.report.page import write_report
@@ -69,7 +70,7 @@ def run_suite(asked: Asked) -> SuiteResults:
     console = Console(markup=False, emoji=False) if state.is_main_process else None
     watch = Watch()
     with user_mistakes():
-        with state.main_process_first():
+        with main_process_first():
             subjects = open_subjects(asked.models, asked.teacher, baselines=asked.baselines)
             sets, missing = _open_sets(names, asked)
     if not sets:
@@ -96,7 +97,7 @@ def run_suite(asked: Asked) -> SuiteResults:
             write_suite_page(asked.folder, results)
         if asked.folder.name == FOLDER and (asked.folder.parent / "run.json").is_file():
             write_report(asked.folder.parent)
-    state.wait_for_everyone()
+    meet()
     return results
 
 
@@ -174,6 +175,7 @@ class _Suite:
                     raise UserError(f"{opened.name} cannot be scored, leave it out: {one_line(error)}") from error
                 own.append((place, [], one_line(error)))
         done: dict[int, list[Score]] = {}
+        meet()
         for place, scores, why in gather_object(own):
             opened, subject = self.units[place]
             if why is not None:

@@ -132,11 +132,13 @@ def _folder(folder: Path) -> SuiteSet:
     assert tested_on is not None
     held_out = None
     if test is not None and validation is not None:
-        more = _load("folder", folder, validation).numbered_like(train)
+        more = _load("folder", folder, validation).numbered_like(train.class_names)
         held_out = torch.arange(len(train) + len(more)) >= len(train)
         train = join(train, more)
     splits = f"its folders train{f', {validation}' if held_out is not None else ''} and {tested_on}"
-    return SuiteSet(name, "top-1", train, _load("folder", folder, tested_on).numbered_like(train), splits, held_out)
+    return SuiteSet(
+        name, "top-1", train, _load("folder", folder, tested_on).numbered_like(train.class_names), splits, held_out
+    )
 
 
 def _limited(opened: SuiteSet, limit: int) -> SuiteSet:

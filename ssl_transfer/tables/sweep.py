@@ -1,5 +1,7 @@
 """Many runs of one recipe, one after the other in this program, on the processes that it was started with.
 
+The same sweep may be started on several machines that share the disk with the runs: each takes one that nobody trains.
+
 A run that is done is not run again, and one that was stopped continues, whoever started it: see
 :mod:`ssl_transfer.tables.grid`. All students of a sweep share a teacher unless its own recipe is swept.
 """
@@ -8,7 +10,7 @@ import gc
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 
-from ssl_transfer import config
+from ssl_transfer import config, runs
 from ssl_transfer.errors import Interrupted, UserError
 from ssl_transfer.tables.grid import Combination
 
@@ -43,19 +45,32 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
         Interrupted: a person asked to stop.
     """
     failures: dict[str, str] = {}
-    missing = {combination.recipe.name for combination in combinations if not combination.done}
+    waiting = [combination for combination in combinations if not combination.done]
     for number, combination in enumerate(combinations, start=1):
+        if combination not in waiting:
+            say(f"[{number}/{len(combinations)}] {combination.recipe.name} is done")
+    if not waiting:
+        return failures
+    from ssl_transfer.context import join_processes, on_main_process
+    from ssl_transfer.recipe import leave
+
+    join_processes()
+    while waiting:
+        combination = waiting.pop(on_main_process(lambda: _next(waiting)))
         name = combination.recipe.name
-        say(f"[{number}/{len(combinations)}] {name}{'' if name in missing else ' is done'}")
-        failure = _run_one(combination.recipe) if name in missing else None
+        say(f"[{combinations.index(combination) + 1}/{len(combinations)}] {name}")
+        failure = _run_one(combination.recipe)
         if failure is not None:
             say(f"{name} failed: {failure}")
             failures[name] = failure
-    if missing:
-        from ssl_transfer.recipe import leave
-
-        leave()
+    leave()
     return failures
+
+
+def _next(waiting: Sequence[Combination]) -> int:
+    """The place of the first run in which no other program trains, as one on another machine may; else the first."""
+    free = (place for place, combination in enumerate(waiting) if runs.is_free(combination.folder))
+    return next(free, 0)
 
 
 def _run_one(recipe: config.Recipe) -> str | None:

@@ -3,7 +3,8 @@
 A view of an image is a function of (seed, view id, image, view), so where view ids come round again so do the teacher's
 embeddings. There is one file for each view id, a row for each image. A row carries a checksum of itself: a row that was
 never written, or only partly before the machine went down, is missing and not wrong, and processes that write other
-rows of the same file need not wait for each other.
+rows of the same file need not wait for each other. A file in which no row is missing has a mark beside it, so that it
+is looked through once and not at each start; each row is checked when it is read.
 """
 
 import errno
@@ -85,9 +86,31 @@ class TeacherMemory:
         self._files[view_id][index.numpy()] = rows
 
     def read(self, view_id: int, index: Int64[Tensor, " n"]) -> Float32[Tensor, "rows width"]:
-        """The embeddings of these images' views, all first views first, then all second."""
-        embeddings = self._files[view_id]["embeddings"][index.numpy()]
+        """The embeddings of these images' views, all first views first, then all second.
+
+        Raises:
+            ValueError: a row is not what was written; the next :meth:`fill` computes it again.
+        """
+        rows = self._files[view_id][index.numpy()]
+        embeddings = rows["embeddings"]
+        if (_checksums(embeddings) != rows["checksum"]).any():
+            self._mark(view_id).unlink(missing_ok=True)
+            raise ValueError(
+                f"{self.folder / f'{view_id}.bin'} is damaged: run the same command again, which computes anew what is "
+                "damaged of it"
+            )
         return torch.from_numpy(embeddings).transpose(0, 1).flatten(0, 1).float()
+
+    def mark_whole(self) -> None:
+        """Say that all rows of all files are there, so that nobody has to look through them to know: to be said once
+        every process that shares this disk has filled its part, or found it filled.
+        """
+        for view_id in range(len(self._files)):
+            if not self._mark(view_id).exists():
+                write_text(self._mark(view_id), "all rows are there\n")
+
+    def _mark(self, view_id: int) -> Path:
+        return self.folder / f"{view_id}.whole"
 
     def fill(
         self,
@@ -111,6 +134,7 @@ class TeacherMemory:
         todo = [
             (view_id, index)
             for view_id in range(len(self._files))
+            if not self._mark(view_id).exists()
             for index in parts
             if not bool(self.has(view_id, index).all())
         ]

@@ -21,12 +21,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ssl_transfer.distributed import gather_rows
+from ssl_transfer.distributed import from_main_process, gather_rows
 from ssl_transfer.errors import Interrupted, UserError, user_mistakes
 from ssl_transfer.files import append_text
 from ssl_transfer.losses.checks import checked_later
-from ssl_transfer.models.checkpoint import load_state, save_state
+from ssl_transfer.models.checkpoint import read_state, restore_state, save_state
 from ssl_transfer.training import metrics
+from ssl_transfer.training.agreement import Agreement
 from ssl_transfer.training.progress import ProgressReport
 
 
@@ -60,13 +61,14 @@ class Keeping:
     """What of a run is kept in ``folder``, and after how many steps.
 
     The state holds the task, the optimizer and the modules of ``also``, and is written every ``checkpoint_every``
-    steps; ``metrics.jsonl`` grows every ``log_every`` steps. ``on_save(steps, seconds)`` is called on the main process
-    after the state was written.
+    steps, and where ``checkpoint_seconds`` have passed since it was written last; ``metrics.jsonl`` grows every
+    ``log_every`` steps. ``on_save(steps, seconds)`` is called on the main process after the state was written.
     """
 
     folder: Path
     checkpoint_every: int
     log_every: int
+    checkpoint_seconds: float | None = None
     also: Mapping[str, nn.Module] = field(default_factory=dict)
     on_save: Callable[[int, float], None] = lambda steps, seconds: None
 
@@ -87,8 +89,9 @@ def fit(
     """Train ``task`` from where its folder says it stands up to the plan's last step.
 
     The figures that ``after_step`` returns, equal on every process, are logged beside the step's loss. ``stop(step)``
-    is asked between steps; where it says yes, the state is saved and :class:`Interrupted` raised. With several
-    processes that happens at the next flush of the log, where all agree on the step.
+    is asked between steps; where it says yes, the state is saved and :class:`Interrupted` raised. Several processes
+    agree within seconds on the step after which they do that. The state that training goes on from is the main
+    process's: the others need not find it on their disks.
 
     Raises:
         UserError: the loss of some step or what is about to be saved is not finite, or the state on disk cannot be
@@ -101,6 +104,7 @@ def fit(
     wrapped.train()
     log = MetricsLog(accelerator, keeping.folder / metrics.NAME, first_step, plan.steps_per_epoch, plan.batch_size)
     progress.begin(first_step, plan.total_steps)
+    agreement = Agreement(accelerator, first_step, keeping.checkpoint_seconds)
     world = accelerator.num_processes
 
     def save(steps_done: int) -> None:
@@ -109,6 +113,7 @@ def fit(
             seconds = seconds_before + log.seconds
             save_state(state_file, steps_done, seconds, parts)
             keeping.on_save(steps_done, seconds)
+        agreement.saved()
 
     try:
         for step in range(first_step, plan.total_steps):
@@ -131,13 +136,13 @@ def fit(
             log.add(step, rate, shares, figures, sides)
             done = step + 1
             at_end = done == plan.total_steps
-            asked = stop(done)
-            due = done % keeping.checkpoint_every == 0 or at_end
             progress.moved(done)
-            if done % keeping.log_every == 0 or due or (asked and world == 1):
-                stopping = log.flush(asked)  # raises where rows or a loss were not finite: only good states are saved
+            stopping, late = agreement.after(done, stop(done))
+            due = done % keeping.checkpoint_every == 0 or late or stopping or at_end
+            if done % keeping.log_every == 0 or due:
+                log.flush()  # raises where rows or a loss were not finite: only good states are saved
                 progress.update(done, done / plan.steps_per_epoch, log.loss, log.images_per_second)
-                if due or stopping:
+                if due:
                     save(done)
                 if stopping and not at_end:
                     raise Interrupted(
@@ -187,8 +192,8 @@ class MetricsLog:
         detached = {name: share.detach() for name, share in shares.items()}
         self._waiting.append(_Step(step, learning_rate, detached, figures, sides))
 
-    def flush(self, stop: bool) -> bool:
-        """Write what waits; returns whether any process wants to stop.
+    def flush(self) -> None:
+        """Write what waits.
 
         Raises:
             UserError: rows or a loss were not finite; names the first such step, and the side.
@@ -196,9 +201,9 @@ class MetricsLog:
         names, sides = list(self._waiting[0].shares), list(self._waiting[0].sides)
         table = torch.stack([torch.stack([step.shares[name].double() for name in names]) for step in self._waiting])
         checks = [step.sides[side] for step in self._waiting for side in sides]
-        table = torch.cat([table.flatten(), *(check[None] for check in checks), table.new_tensor([float(stop)])])
+        table = torch.cat([table.flatten(), *(check[None] for check in checks)])
         by_process = gather_rows(table[None]).tolist()
-        *values, stops = (sum(column) for column in zip(*by_process, strict=True))
+        values = [sum(column) for column in zip(*by_process, strict=True)]
         rows = [values[start : start + len(names)] for start in range(0, len(values) - len(checks), len(names))]
         totals = iter(values[len(values) - len(checks) :])
         now = time.perf_counter()
@@ -223,7 +228,6 @@ class MetricsLog:
         ):
             self.accelerator.log({key: value for key, value in line.items() if key != "step"}, step=line["step"])
         self._waiting.clear()
-        return stops > 0
 
     @property
     def median_images_per_second(self) -> float:
@@ -265,10 +269,10 @@ def _tensors(state: Any) -> Iterator[Tensor]:
 
 
 def _resume(state_file: Path, parts: Mapping[str, Any]) -> tuple[int, float]:
-    if not state_file.exists():
-        return 0, 0.0
+    """Bring ``parts`` to the state on the main process's disk; the step to continue at and the seconds spent so far."""
     with user_mistakes():
-        return load_state(state_file, parts)
+        state = from_main_process(lambda: read_state(state_file) if state_file.exists() else None, ValueError)
+        return (0, 0.0) if state is None else restore_state(state, parts, state_file)
 
 
 @contextmanager

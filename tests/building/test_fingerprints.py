@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ssl_transfer import config, runs
+from ssl_transfer.building import fingerprints
 from ssl_transfer.building.data import OpenSplits, list_images
 from ssl_transfer.building.fingerprints import check_inputs
 from ssl_transfer.context import Context
@@ -103,3 +104,19 @@ def test_a_teacher_that_is_a_recipe_is_known_when_it_is_trained(folder):
 
 def test_a_published_teacher_is_known_by_its_name(folder):
     assert found(folder, NO_FILES, "task={kind: rkd, teacher: {timm: resnet18}}") == {}
+
+
+def test_a_run_that_began_in_another_order_of_its_images_is_not_continued(folder, monkeypatch):
+    given = config.load(folder / "recipe.yaml")
+
+    def checked(known, *, begun):
+        return check_inputs(given, folder, known, OpenSplits(Context.start(given)), begun=begun)
+
+    began = checked({}, begun=False)
+    assert checked(began, begun=True) == began and began.keys() == {IMAGES}  # few images are sorted, as ever
+    monkeypatch.setattr(fingerprints, "SORTED", 3)
+    order = {"order of the training images": "computed by place"}
+    with pytest.raises(UserError, match="was begun by version 0.1.0, which puts more than 3 images in another order"):
+        checked(began, begun=True)
+    assert checked(began, begun=False) == began | order  # new, or trained to its end
+    assert checked(began | order, begun=True) == began | order

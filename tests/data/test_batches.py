@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 
+from ssl_transfer.data import batches as batches_module
 from ssl_transfer.data.batches import Batches
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.views.augment import Augment
@@ -54,6 +55,18 @@ def test_without_drop_last_an_epoch_visits_every_image_once(images):
     batches = Batches(images, VIEWS, seed=0, batch_size=12, drop_last=False)
     visited = torch.cat([batches.batch(step).index for step in range(batches.steps_per_epoch)])
     assert torch.equal(visited.sort().values, torch.arange(50))
+
+
+def test_of_more_images_than_are_sorted_the_same_holds(images, monkeypatch):
+    monkeypatch.setattr(batches_module, "SORTED", 49)
+    settings = {"seed": 0, "batch_size": 12, "drop_last": False}
+    whole = Batches(images, VIEWS, **settings)
+    visited = [whole.batch(step).index for step in range(10)]
+    for epoch in (visited[:5], visited[5:]):
+        assert torch.equal(torch.cat(epoch).sort().values, torch.arange(50))
+    assert not torch.equal(visited[0], visited[5])
+    shares = [Batches(images, VIEWS, **settings, rank=rank, world=2).batch(7).index for rank in range(2)]
+    assert torch.equal(torch.cat(shares), visited[7])
 
 
 def test_labels_and_plain_views_belong_to_the_index(images):

@@ -1,8 +1,10 @@
+from math import isqrt
+
 import pytest
 import torch
 from scipy import stats
 
-from ssl_transfer.data.counter import NEGATIVES, epoch_order, integers, philox, uniform
+from ssl_transfer.data.counter import NEGATIVES, ORDER, SUBSET, epoch_order, integers, philox, rows_at, uniform
 from tests.reference import philox as reference
 
 # Known answers published with the algorithm: Random123, tests/kat_vectors, lines "philox4x32 10".
@@ -119,3 +121,79 @@ def test_integers_are_the_high_part_of_a_word_times_their_number():
 def test_numbers_that_do_not_fit_are_refused(below):
     with pytest.raises(ValueError, match="must lie in"):
         integers(0, NEGATIVES, 0, torch.arange(3), 2, below=below)
+
+
+def permutation(length, **drawn):
+    return rows_at(torch.arange(length), length, **{"seed": 0, "stream": ORDER, "epoch": 0} | drawn)
+
+
+def test_rows_at_all_places_are_a_permutation_of_any_length():
+    for length in (*range(1, 40), 1000, 4095, 4096, 4097, 2**16 + 1, 99_999):
+        assert torch.equal(permutation(length).sort().values, torch.arange(length)), length
+
+
+def test_rows_at_some_places_are_those_of_the_whole_and_of_no_other_epoch_or_seed():
+    whole = permutation(10_007)
+    places = torch.tensor([9_999, 3, 3, 10_006, 0])
+    assert torch.equal(rows_at(places, 10_007, seed=0, stream=ORDER, epoch=0), whole[places])
+    for other in ({"seed": 1}, {"epoch": 1}, {"stream": SUBSET}):
+        assert (permutation(10_007, **other) == whole).sum() < 10  # 1 is expected
+
+
+def test_rows_at_is_the_network_of_its_description():
+    """Written out again for one place at a time in Python's whole numbers."""
+    length, seed, epoch = 1000, 5 + 2**40, 3
+    high, low = 32, 32
+
+    def drawn(half, turn):
+        counter = torch.tensor([[turn, half, epoch, ORDER << 16 | 2**16 - 1]])
+        first, second, *_ = philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0].tolist()
+        return (first << 30) + (second >> 2)
+
+    def send(place):
+        left, right = divmod(place, low)
+        for turn in range(0, 8, 2):
+            left = (left + drawn(right, turn)) % high
+            right = (right + drawn(left, turn + 1)) % low
+        row = left * low + right
+        return row if row < length else send(row)
+
+    found = permutation(length, seed=seed, epoch=epoch)
+    assert [send(place) for place in range(0, 1000, 83)] == found[::83].tolist()
+
+
+def chi_square_is_likely(counts, expected):
+    """Within four standard deviations of what chance gives."""
+    statistic = float(((counts - expected) ** 2 / expected).sum())
+    freedom = counts.size - 1
+    return abs(statistic - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("length", [24, 97])
+def test_rows_are_uniform_at_every_place_and_pairs_are_uniform_too(length):
+    epochs = 400
+    orders = torch.stack([permutation(length, epoch=epoch) for epoch in range(epochs)])
+    for place in (0, 1, length // 2, length - 1):
+        counts = orders[:, place].bincount(minlength=length).numpy()
+        assert chi_square_is_likely(counts, epochs / length), place
+    # Of two places, beside each other, in one row of the network and in one column: all differences alike.
+    for one, other in ((0, 1), (3, length // 2), (0, isqrt(length - 1) + 1)):
+        counts = ((orders[:, one] - orders[:, other]) % length).bincount(minlength=length)[1:].numpy()
+        assert chi_square_is_likely(counts, epochs / (length - 1)), (one, other)
+    # And between epochs: how many rows stay at their place is 1 on average, with variance 1.
+    stay = (orders[1:] == orders[:-1]).sum(1).double()
+    assert abs(stay.mean() - 1) < 4 / epochs**0.5 and 0.7 < stay.var() < 1.4
+
+
+def test_neighboring_places_of_many_rows_are_not_neighbors():
+    length = 10**9
+    rows = rows_at(torch.arange(123_456_789, 123_456_789 + 4096), length, seed=7, stream=ORDER, epoch=2)
+    assert rows.unique().numel() == 4096 and rows.min() >= 0 and rows.max() < length
+    apart = rows.diff().abs().double() / length
+    assert abs(apart.mean() - 1 / 3) < 4 * (1 / 18 / 4096) ** 0.5  # that of two numbers drawn from [0, 1)
+
+
+def test_a_length_that_no_place_has_is_refused():
+    for length in (0, 2**62):
+        with pytest.raises(ValueError, match="must lie in"):
+            rows_at(torch.arange(1), length, seed=0, stream=ORDER, epoch=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, load_state, save_model
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, read_state, save_model
 
 SPEC = ModelSpec("cifar_resnet8", "default", in_chans=1, image_size=8, mean=(0.3,), std=(0.4,))
 
@@ -79,5 +79,5 @@ def test_a_state_with_code_in_it_does_not_run(tmp_path):
 
     torch.save({"step": Code()}, tmp_path / "state.pt")
     with pytest.raises(ValueError, match="cannot be continued from"):
-        load_state(tmp_path / "state.pt", {})
+        read_state(tmp_path / "state.pt")
     assert not (tmp_path / "ran").exists()

@@ -164,6 +164,15 @@ def test_a_failing_run_does_not_stop_the_others(finished, tmp_path, capsys):
     assert "| relaxed_contrastive" in shown.out and "(1)" in shown.out
 
 
+def test_a_run_in_which_another_machine_trains_is_left_for_later(tmp_path, monkeypatch):
+    combinations = grid.plan(TRANSFER, ["seed=0,1,2", *SMALL, f"train.runs={tmp_path}"])
+    began = []
+    monkeypatch.setattr(sweep, "_run_one", lambda given: began.append(given.seed))
+    with runs.exclusive_folder(combinations[0].recipe, lambda folder, seconds: None):
+        assert sweep.run(combinations, say=lambda text: None) == {}
+    assert began == [1, 2, 0]
+
+
 @pytest.mark.slow
 def test_a_fault_of_the_program_in_one_run_does_not_stop_the_others(finished, tmp_path, capsys, monkeypatch):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)

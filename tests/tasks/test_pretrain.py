@@ -21,7 +21,15 @@ from ssl_transfer.data import Batch, load_images
 from ssl_transfer.distributed import synchronize_batch_norm
 from ssl_transfer.errors import UserError
 from ssl_transfer.models import EmbeddingModel, MomentumEncoder
-from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, load_model, load_state, save_state
+from ssl_transfer.models.checkpoint import (
+    HeadSpec,
+    ModelSpec,
+    build_model,
+    load_model,
+    read_state,
+    restore_state,
+    save_state,
+)
 from ssl_transfer.tasks.moco import MoCo, MoCoV3
 from ssl_transfer.tasks.pretrain import SimCLR
 from ssl_transfer.training.engine import Interrupted
@@ -160,7 +168,8 @@ def test_a_task_stopped_and_restored_goes_on_with_the_same_bits(kind, tmp_path):
         for value in restored.state_dict().values():
             value.zero_()
     optimizer = sgd(restored)
-    assert load_state(tmp_path / "state.pt", {"task": restored, "optimizer": optimizer})[0] == 2
+    path = tmp_path / "state.pt"
+    assert restore_state(read_state(path), {"task": restored, "optimizer": optimizer}, path)[0] == 2
     found = train(restored, optimizer, 2, STEPS)
     assert all(torch.equal(value, whole[name]) for name, value in found.items())
 

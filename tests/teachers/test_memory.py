@@ -127,6 +127,23 @@ def test_remembered_embeddings_are_the_teachers_of_every_step_and_it_never_runs_
     assert memory(tmp_path).fill(batches, teacher) == teacher.seen == 0
 
 
+def test_a_whole_file_is_not_looked_through_again_and_a_damaged_row_is_met_when_it_is_read(tmp_path, batches, teacher):
+    kept = memory(tmp_path)
+    kept.fill(batches, teacher)
+    kept.mark_whole()
+    with (kept.folder / "1.bin").open("r+b") as file:
+        file.seek(8)
+        file.write(b"other")  # into the first row
+    again, seen = memory(tmp_path), teacher.seen
+    assert again.fill(batches, teacher) == 0
+    again.read(1, torch.arange(1, 30))
+    with pytest.raises(ValueError, match=r"1\.bin is damaged: run the same command again"):
+        again.read(1, torch.arange(5))
+    assert memory(tmp_path).fill(batches, teacher) == teacher.seen - seen > 0  # what is damaged, and no more
+    expected = kept.read(1, torch.arange(30))
+    assert expected.isfinite().all() and memory(tmp_path).has(1, torch.arange(30)).all()
+
+
 def test_view_ids_come_round_again_for_each_image(batches):
     def views_of_image(epoch, image):
         for step in range(epoch * 3, epoch * 3 + 3):

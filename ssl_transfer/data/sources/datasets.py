@@ -19,6 +19,7 @@ from ssl_transfer.data.sources.materialize import Decoding, list_only, materiali
 from ssl_transfer.data.sources.shards import find_shards
 from ssl_transfer.data.sources.stl10 import SPLITS, load_stl10
 from ssl_transfer.data.sources.svhn import load_svhn
+from ssl_transfer.files import is_address
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ def load_images(
         image: which of several images is meant: a column of ``hf``, the end of a name in ``webdataset``.
         decode: without it, images are only listed: number, labels and fingerprint are known, and pixels are decoded,
             not checked before, when they are asked for.
-        on_error, resident, workers, memory: when images are decoded, and what becomes of broken ones
+        on_error, resident, workers, memory, unchecked: when images are decoded, and what becomes of broken ones
             (:class:`ssl_transfer.data.sources.materialize.Decoding`).
 
     Raises:
@@ -76,7 +77,10 @@ def load_images(
         ValueError: there is no such data set or split, a choice is missing, or the files cannot be read as what they
             should be.
     """
-    root = Path(root)
+    if not is_address(root):
+        root = Path(root)
+    elif dataset != "webdataset":
+        raise ValueError(f"root {root} is an address, which is for dataset webdataset, and not for {dataset}.")
     _check_choices(dataset, train_classes=train_classes, labels=None if labels == "auto" else labels, image=image)
     if dataset not in (*_ARRAYS, *_ENCODED):
         known = [*_ARRAYS, *_ENCODED]
@@ -87,12 +91,12 @@ def load_images(
         splits, load = _ARRAYS[dataset]
         if split not in splits:
             raise ValueError(f"dataset {dataset} has no split {split}: choose one of {', '.join(splits)}.")
-        return load(root, split, download)
+        return load(Path(root), split, download)
     if image_size is None:
         raise ValueError(f"dataset {dataset} needs image_size, the side in pixels to which its images are brought.")
     how = Decoding(image_size, **decoding)
     try:
-        encoded = _find(dataset, root, split, train_classes, labels, image, download)
+        encoded = _find(dataset, root, split, train_classes, labels, image, download, how.memory)
     except (FileNotFoundError, PermissionError):
         raise
     except OSError as error:  # a name that is too long, a disk that does not answer
@@ -100,22 +104,25 @@ def load_images(
     images = materialize(encoded, how) if decode else list_only(encoded, image_size)
     if decode and encoded.inventory.remarkable:
         log.warning("%s %s: %s", images.name, images.split, encoded.inventory)
-    return _tell_queries(images, root) if (dataset, split) == ("in_shop", "test") else images
+    return _tell_queries(images, Path(root)) if (dataset, split) == ("in_shop", "test") else images
 
 
 def _find(
     dataset: str,
-    root: Path,
+    root: Path | str,
     split: str,
     train_classes: int | None,
     labels: str,
     image: str | None,
     download: bool,
+    memory: Path | None,
 ) -> EncodedImages:
+    if dataset == "webdataset":
+        index = None if memory is None else memory.with_name("shard-index")
+        return find_shards(root, split, labels=labels, image=image, index=index)
+    root = Path(root)
     if dataset == "hf":
         return find_saved(root, split, labels=labels, image=image)
-    if dataset == "webdataset":
-        return find_shards(root, split, labels=labels, image=image)
     if dataset == "folder" and train_classes is None:
         return find_folder(root, split, labels=labels)
     if dataset in _BENCHMARKS:

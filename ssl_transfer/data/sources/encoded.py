@@ -53,8 +53,8 @@ class EncodedImages:
         Raises:
             ValueError: a label is too large to be the number of a class.
         """
-        if labels is not None and max(labels) >= _MOST_CLASSES:
-            raise ValueError(f"{name} {split} has the label {max(labels)}: number its classes from 0 on.")
+        if labels is not None:
+            check_label(max(labels), name, split)
         numbers = None if labels is None else torch.tensor(labels, dtype=torch.long)
         names = None if class_names is None else tuple(class_names)
         classes = None if numbers is None else int(numbers.max()) + 1 if names is None else len(names)
@@ -83,7 +83,7 @@ class EncodedImages:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the SHA-256 of the files' names and samples of their content, in this order."""
-        return hashlib.sha256(self.storage.digests(self.places.tolist())).hexdigest()[:16]
+        return hashlib.sha256(self.storage.digests(self.places.numpy())).hexdigest()[:16]
 
     def select(self, rows: Int64[Tensor, " m"]) -> "EncodedImages":
         """The images at these rows, in this order."""
@@ -128,3 +128,13 @@ class EncodedImages:
             for why in pool.map(decode_part, range(0, len(rows), _ROWS_A_THREAD)):
                 broken |= why
         return pixels, broken
+
+
+def check_label(label: int, name: str, split: str) -> None:
+    """Refuse the largest label of a split where it can be the number of no class.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    if label >= _MOST_CLASSES:
+        raise ValueError(f"{name} {split} has the label {label}: number its classes from 0 on.")

@@ -69,6 +69,17 @@ class Tally:
         if len(first) < _NAMED:
             first.append(printable(name))
 
+    def content(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {"counts": self._counts, "first": self._first}
+
+    def add(self, content: dict[str, Any]) -> None:
+        """What another tally has, behind what this one has."""
+        for reason, count in content["counts"].items():
+            self._counts[reason] = self._counts.get(reason, 0) + count
+            first = self._first.setdefault(reason, [])
+            first.extend(content["first"][reason][: _NAMED - len(first)])
+
     def inventory(self, taken: int) -> Inventory:
         """The record, what is most in number first."""
         ordered = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))

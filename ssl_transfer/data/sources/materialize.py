@@ -27,9 +27,12 @@ class Decoding:
         workers: processes that decode ahead where pixels are not held; 0: this process decodes.
         memory: a folder that remembers which images are broken, so that a data set that is not held is checked once
             and not at each start.
+        unchecked: do not decode every image of a set that is not held to find the broken ones: whoever meets one stops.
+            Not with ``skip``, since which images are whole decides the order of all.
 
     Raises:
-        ValueError: ``on_error`` or ``resident`` is none of these, or a number is out of range.
+        ValueError: ``unchecked`` is on with ``skip``, ``on_error`` or ``resident`` is none of these, or a number is out
+            of range.
     """
 
     image_size: int
@@ -37,8 +40,11 @@ class Decoding:
     resident: bool | str = "auto"
     workers: int = 0
     memory: Path | None = None
+    unchecked: bool = False
 
     def __post_init__(self) -> None:
+        if self.unchecked and self.on_error == "skip":
+            raise ValueError("on_error skip needs to know which images are broken: leave out unchecked.")
         if not 1 <= self.image_size <= _LARGEST:
             raise ValueError(f"image_size {self.image_size} must be 1 to {_LARGEST}.")
         if self.on_error not in ("raise", "skip"):
@@ -53,7 +59,7 @@ def materialize(encoded: EncodedImages, decoding: Decoding) -> Images:
     """The images, held or streamed, without those that are broken.
 
     Every image is decoded once: to be held, or to find those that are broken (:func:`find_broken`) before one of those
-    that are streamed is needed.
+    that are streamed is needed, unless they are to stay unchecked.
 
     Raises:
         ValueError: images cannot be decoded, and are not to be skipped or are all there are.
@@ -63,7 +69,7 @@ def materialize(encoded: EncodedImages, decoding: Decoding) -> Images:
         pixels, broken = encoded.decode_in_threads(range(len(encoded)), size)
         rows = whole_rows(encoded, broken, decoding.on_error)
         return _images(encoded.select(rows), pixels[rows] if broken else pixels, _inventory(encoded, broken))
-    broken = find_broken(encoded, size, memory=decoding.memory)
+    broken = {} if decoding.unchecked else find_broken(encoded, size, memory=decoding.memory)
     whole = encoded.select(whole_rows(encoded, broken, decoding.on_error))
     return _images(whole, StreamedPixels(whole, size, size, decoding.workers), _inventory(encoded, broken))
 

@@ -52,7 +52,7 @@ class Storage(ABC):
     def changed(self) -> Int64[np.ndarray, " _"]:
         """When each file on disk was changed last, in nanoseconds since 1970."""
 
-    def digests(self, places: Sequence[int]) -> bytes:
+    def digests(self, places: Sequence[int] | Int64[np.ndarray, " n"]) -> bytes:
         """Sixteen bytes for each place, of the file's key and a sample of its content, one after another.
 
         They are the same wherever the files lie and whenever they were changed. A file that cannot be read has a digest
@@ -60,7 +60,7 @@ class Storage(ABC):
         """
         if self._digests is None:
             self._digests = np.zeros((len(self), _DIGEST_BYTES), np.uint8)
-        digests, wanted = self._digests, np.array(places, dtype=np.int64)
+        digests, wanted = self._digests, np.asarray(places, dtype=np.int64)
         unknown = wanted[~digests[wanted].any(axis=1)].tolist()
 
         def digest_part(start: int) -> None:

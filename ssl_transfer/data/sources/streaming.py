@@ -141,7 +141,7 @@ class PixelReader:
             num_workers=workers,
             prefetch_factor=max(2, -(-_STEPS_AHEAD * parts_a_step // workers)) if workers else None,
             pin_memory=self.pixels.device.type == "cuda",
-            multiprocessing_context=_context() if workers else None,
+            multiprocessing_context=worker_context() if workers else None,
             worker_init_fn=_end_with_main_process,
         )
         return iter(loader)
@@ -178,7 +178,7 @@ def _as_it_is(part: tuple[Tensor, dict[int, str]]) -> tuple[Tensor, dict[int, st
     return part
 
 
-def _context() -> multiprocessing.context.BaseContext:
+def worker_context() -> multiprocessing.context.BaseContext:
     """Workers forked from a small server, not from this process with its threads and its hold on the device."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

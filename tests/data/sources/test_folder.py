@@ -166,6 +166,6 @@ def test_classes_of_two_splits_are_matched_by_name(tmp_path, save):
         save(tmp_path / place / "a.png")
     train, test = load(tmp_path), load(tmp_path, split="test")
     assert test.class_names == ("bee", "cat", "yak") and test.labels.tolist() == [0, 1, 2]
-    matched = test.numbered_like(train)
+    matched = test.numbered_like(train.class_names)
     assert matched.labels.tolist() == [1, 2, 3] and matched.class_names == ("ant", "bee", "cat", "yak")
     assert matched.classes == 4 and test.labels.tolist() == [0, 1, 2]

@@ -101,7 +101,7 @@ def test_classes_may_be_names_and_are_matched_to_another_splits_by_name(tmp_path
         write_tar(tmp_path / f"{split}.tar", dict(members))
     train, test = load(tmp_path), load(tmp_path, split="test")
     assert train.class_names == ("ant", "cat", "dog") and train.labels.tolist() == [2, 0, 1]
-    assert test.numbered_like(train).labels.tolist() == [1, 2]
+    assert test.numbered_like(train.class_names).labels.tolist() == [1, 2]
 
 
 def test_a_class_that_is_neither_number_nor_name_is_refused_with_its_member(tmp_path, picture):

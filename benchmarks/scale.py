@@ -1,0 +1,143 @@
+"""What a start and a step cost against the number of images: the order of an epoch, and the index of shards.
+
+    OMP_NUM_THREADS=1 python benchmarks/scale.py [--images 100000 1000000 10000000]
+
+Times are of the processor, which other programs disturb little. Shards are real for the cost of making an index, of
+tiny images; that of starting with one that is known is measured on arrays made up for as many images in shards of
+10,000.
+"""
+
+import argparse
+import io
+import json
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssl_transfer.data.counter import ORDER, epoch_order, rows_at
+from ssl_transfer.data.sources.shards import _hash, _How, _keep_whole, _tars, find_shards
+
+A_SHARD = 10_000
+BATCH = 4096
+
+
+def seconds(do) -> float:
+    """The processor's time for a call."""
+    began = time.process_time()
+    do()
+    return time.process_time() - began
+
+
+def order(images: int) -> None:
+    """Print what the order of an epoch costs, by places and sorted whole."""
+    places = torch.arange(BATCH)
+    times = sorted(seconds(lambda e=e: rows_at(places, images, seed=0, stream=ORDER, epoch=e)) for e in range(7))
+    row = f"| order of an epoch | {images:,} | a batch of {BATCH:,} in {1e3 * times[3]:.1f} ms, nothing kept |"
+    if images <= 10**7:
+        before = peak()
+        whole = seconds(lambda: epoch_order(0, 0, images))
+        row += f" sorted whole: {whole:.2f} s, {(peak() - before) / images:.0f} bytes an image |"
+    print(row, flush=True)
+
+
+def peak() -> int:
+    """The most memory that this process has had so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident() -> int:
+    """The memory that this process has now, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def make_index(images: int) -> None:
+    """Real shards, of images of one pixel, each with a class."""
+    pixel = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(pixel, "PNG")
+    with tempfile.TemporaryDirectory() as folder:
+        for shard in range(-(-images // A_SHARD)):
+            with tarfile.open(f"{folder}/train-{shard:06}.tar", "w") as archive:
+                for number in range(shard * A_SHARD, min(images, (shard + 1) * A_SHARD)):
+                    for name, content in ((f"{number:09}.png", pixel.getvalue()), (f"{number:09}.cls", b"7")):
+                        member = tarfile.TarInfo(name)
+                        member.size = len(content)
+                        archive.addfile(member, io.BytesIO(content))
+        index = Path(folder) / "index"
+        first = seconds(lambda: find_shards(folder, "train", index=index))
+        again = seconds(lambda: find_shards(folder, "train", index=index))
+        digests = seconds(lambda: find_shards(folder, "train", index=index).fingerprint)
+        kept = sum(path.stat().st_size for path in index.rglob("*") if path.is_file())
+    each = f"{1e6 * first / images:.0f} us an image, its fingerprint {1e6 * digests / images:.0f} us"
+    print(f"| index made | {images:,} | {each}, {kept / images:.0f} bytes on disk | again {again:.3f} s |", flush=True)
+
+
+def start(images: int) -> None:
+    """With an index that is known, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        shards = -(-images // A_SHARD)
+        for shard in range(shards):
+            (Path(folder) / f"train-{shard:06}.tar").touch()
+        names = np.char.add(np.char.zfill(np.arange(images).astype("S9"), 9), b".jpg")
+        arrays = {
+            "offset": np.arange(images, dtype=np.int64) % A_SHARD * 100_000,
+            "size": np.full(images, 99_000, dtype=np.int64),
+            "names": np.frombuffer(names.tobytes(), np.uint8),
+            "end_of_name": np.arange(1, images + 1, dtype=np.int64) * 13,
+            "tar": np.repeat(np.arange(shards, dtype=np.uint32), A_SHARD)[:images],
+            "labels": np.arange(images, dtype=np.int64) % 1000,
+        }
+        about = {"labels": True, "classes": 1000, "class_names": None, "left_out": {"counts": {}, "first": {}}}
+        index, how = Path(folder) / "index", _How(None, True)
+        whole = index / f"all-{_hash([how.key(tar) for tar in _tars(folder, 'train')])}"
+        _keep_whole(whole, arrays, about)
+        np.save(whole / "digests.npy", np.random.default_rng(0).integers(1, 255, (images, 16), dtype=np.uint8))
+        found = subprocess.run(
+            [sys.executable, __file__, "--started", folder], capture_output=True, text=True, check=True
+        )
+    print(f"| start with a known index | {images:,} | {found.stdout.strip()} |", flush=True)
+
+
+def started(folder: str) -> None:
+    """Print what it costs to begin with the index in a folder."""
+    before = resident()
+    kept = []
+    took = seconds(lambda: kept.append(find_shards(folder, "train", index=Path(folder) / "index")))
+    images = len(kept[0])
+    known = (resident() - before) / images
+    rows = rows_at(torch.arange(BATCH), images, seed=0, stream=ORDER, epoch=0)
+    step = seconds(lambda: [kept[0].storage._where(place) for place in rows.tolist()])
+    fingerprint = seconds(lambda: kept[0].fingerprint)
+    print(
+        f"{took:.2f} s, {known:.0f} bytes an image; where a batch of {BATCH:,} lies: {1e3 * step:.0f} ms; the "
+        f"fingerprint: {fingerprint:.2f} s"
+    )
+
+
+def main() -> None:
+    """Measure all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, nargs="+", default=[10**5, 10**6, 10**7])
+    parser.add_argument("--started", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.started:
+        return started(given.started)
+    print(json.dumps({"torch": torch.__version__, "batch": BATCH}))
+    for images in (*given.images, 10**9):
+        order(images)
+    for images in (10_000, 20_000, 40_000):
+        make_index(images)
+    for images in given.images:
+        start(images)
+
+
+if __name__ == "__main__":
+    main()
