@@ -101,7 +101,7 @@ class Data(Section):
     ``held_out`` take parts of what is trained on, for training and for probes alike, the same ones for every seed.
     """
 
-    dataset: Dataset
+    dataset: Dataset  # what lies in root, and how: docs/data.md
     root: Root = "data"  # the folder in which the data set lies, or to which it is downloaded; digits needs none
     # of webdataset also an address, such as s3://bucket/folder
     download: bool = True  # fetch cifar10, cifar100, stl10 and svhn where files are missing; others never are

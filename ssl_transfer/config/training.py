@@ -21,16 +21,16 @@ from ssl_transfer.section import (
 class Lars(Section):
     """How LARS adapts the rate of a weight: ``trust_coefficient * |weight| / |gradient|``, times the learning rate."""
 
-    trust_coefficient: Positive = 0.001
+    trust_coefficient: Positive = 0.001  # see above
     trust_clip: bool = False  # true: the adapted rate is at most the learning rate, and not multiplied by it (LARC)
 
 
 class Optim(Section):
     """The optimizer, and its learning rate as a function of the step."""
 
-    name: Literal["sgd", "adamw", "lars"]
+    name: Literal["sgd", "adamw", "lars"]  # sgd as torch's, with plain momentum
     lr: Positive  # the highest learning rate, which is that of the whole batch: nothing scales it by batch_size
-    weight_decay: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0  # not of biases and of the weights of norms, see decay_all
     momentum: BelowOne = 0.9  # of sgd and lars; adamw has the betas 0.9 and 0.999 whatever this says
     decay_all: TrueOrLeftOut | None = None  # also decay biases and the weights of norms, as torch's optimizers do
     lars: Lars | None = None  # settings of the optimizer lars; null: its defaults

@@ -16,6 +16,7 @@ class Metric(TaskSection):
 
     kind: Literal["metric"]
     loss: Literal["proxy_anchor", "multi_similarity", "contrastive", "triplet", "normalized_softmax"] = "proxy_anchor"
+    # by its name in pytorch-metric-learning
     settings: dict[str, float] = {}  # of the loss; what is left out is filled in from catalog/label_losses.py
     proxy_lr_scale: Positive = 100.0  # of the loss's proxies, if it has any, to optim.lr
     freeze_batch_norm: bool = False  # keep the statistics of the pretrained weights
@@ -70,7 +71,7 @@ class Classify(TaskSection):
     """Learn labels by cross entropy."""
 
     kind: Literal["classify"]
-    label_smoothing: BelowOne = 0.0
+    label_smoothing: BelowOne = 0.0  # share of a label that is spread over all classes
     mixup: NotNegative = 0.0  # a of Beta(a, a), the share of an image in its mixture with another; 0: off
     cutmix: NotNegative = 0.0  # the same for a pasted box; where both are on, each is taken half of the time
 

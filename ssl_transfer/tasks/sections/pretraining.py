@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Pretraining(TaskSection):
     """What all ways of making a teacher share: two views of an image, a projection on the features."""
 
-    projection_dim: Count = 128
-    hidden_dim: Count | None = None  # null: as wide as the features
+    projection_dim: Count = 128  # width of what is compared
+    hidden_dim: Count | None = None  # width of the projection's hidden layer; null: that of the features
 
     def model_output(self, embedding_dim: int | None) -> str:
         """A projection, whatever ``embedding_dim``."""
@@ -37,7 +37,7 @@ class SimCLR(Pretraining):
     """Contrast two views of an image with all others (Chen et al., ICML 2020)."""
 
     kind: Literal["simclr"]
-    temperature: Positive = 0.5
+    temperature: Positive = 0.5  # cosines are divided by it
 
     def build(self, inputs: TaskInputs) -> "nn.Module":
         """See :class:`ssl_transfer.tasks.pretrain.SimCLR`."""
@@ -53,11 +53,11 @@ class MoCo(Pretraining):
     """
 
     kind: Literal["moco"]
-    head: Literal["linear", "mlp"] = "mlp"
-    temperature: Positive = 0.2
-    queue_size: Count = 65536
-    momentum: Probability = 0.999
-    final_momentum: Probability | None = None  # reached by half a cosine; null: constant
+    head: Literal["linear", "mlp"] = "mlp"  # of the projection: one layer (version 1), or two (version 2)
+    temperature: Positive = 0.2  # cosines are divided by it
+    queue_size: Count = 65536  # views of earlier steps that a view is contrasted with
+    momentum: Probability = 0.999  # share that the trailing copy of the network keeps in a step
+    final_momentum: Probability | None = None  # of the last step, reached by half a cosine; null: constant
     symmetric: bool = False  # each view asks for the other, as small data sets like it; the papers: the first asks
 
     def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
@@ -85,11 +85,11 @@ class MoCoV3(Pretraining):
     """Contrast predictions of a view with the other view of all images of the batch (Chen, Xie and He, ICCV 2021)."""
 
     kind: Literal["moco_v3"]
-    temperature: Positive = 1.0
-    momentum: Probability = 0.99
-    final_momentum: Probability | None = 1.0  # reached by half a cosine; null: constant
-    projection_dim: Count = 256
-    hidden_dim: Count = 4096  # of projection and predictor
+    temperature: Positive = 1.0  # cosines are divided by it
+    momentum: Probability = 0.99  # share that the trailing copy of the network keeps in the first step
+    final_momentum: Probability | None = 1.0  # of the last step, reached by half a cosine; null: constant
+    projection_dim: Count = 256  # width of what is compared
+    hidden_dim: Count = 4096  # width of the hidden layers of projection and predictor
     projection_layers: Annotated[int, Field(ge=2, le=16)] = 2  # of a ResNet; a vision transformer has 3
 
     def model_head(self, embedding_dim: int | None, images: "Images") -> "HeadSpec":
