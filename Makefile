@@ -1,11 +1,11 @@
-# make quickstart | test | test-fast | lint | check | format | mutants; PYTHON chooses the interpreter (3.11 or newer)
+# make quickstart | test | test-fast | lint | check | format | docs | mutants; PYTHON chooses the interpreter (3.11 or newer)
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 # A process a core, a file a process: what a file prepares once is prepared once.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: quickstart test test-fast lint check format mutants
+.PHONY: quickstart test test-fast lint check format docs mutants
 .DEFAULT_GOAL := quickstart
 
 quickstart: $(VENV)/.installed
@@ -28,6 +28,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# The pages as a site, in site/; a link that leads nowhere stops it.
+docs: $(BIN)/mkdocs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # All, or those of MUTANTS='ssl_transfer.training.*'. What was tested is remembered in mutants/ until its code or tests
 # change. Each mutant is tested in a fork, which the threads of torch's parallel loops would not survive.
 mutants: $(BIN)/mutmut
@@ -45,6 +49,10 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.installed
+
+$(BIN)/mkdocs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ $(VENV)/.installed
 
 $(BIN)/mutmut: pyproject.toml | $(VENV)/bin/python
