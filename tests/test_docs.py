@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import textwrap
 
 import matplotlib
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ssl_transfer import config
 from tests.test_config import ROOT
 
 PAGES = [
@@ -48,6 +50,18 @@ def test_there_is_python_in_the_pages():
 )
 def test_python_in_the_pages_runs(page, code, photos):
     exec(compile(textwrap.dedent(code), str(page), "exec"), {})  # noqa: S102
+
+
+RECIPES = [
+    (page, code) for page in PAGES for code in re.findall(r"```yaml\n(name: .*?)```", page.read_text("utf-8"), re.S)
+]
+
+
+@pytest.mark.parametrize(("page", "recipe"), RECIPES, ids=[page.stem for page, _ in RECIPES])
+def test_recipes_in_the_pages_are_valid(page, recipe, tmp_path):
+    shutil.copy(ROOT / "recipes" / "cifar10" / "simclr.yaml", tmp_path)
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    config.load(tmp_path / "recipe.yaml")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
