@@ -217,9 +217,10 @@ def _run(given: argparse.Namespace) -> None:
     _start(given)
     with loading(_NAME):
         from ssl_transfer import recipe  # loads torch: only when the recipe is known to be good
+        from ssl_transfer.context import leave
 
     recipe.run(loaded)
-    recipe.leave()
+    leave()
 
 
 def _score(given: argparse.Namespace) -> None:
@@ -227,11 +228,11 @@ def _score(given: argparse.Namespace) -> None:
     loaded = config.load(given.run / "recipe.yaml", given.overrides)
     _start(given)
     with loading(_NAME):
-        from ssl_transfer import recipe
+        from ssl_transfer.context import leave
         from ssl_transfer.rescore import rescore
 
     rescore(loaded, given.run)
-    recipe.leave()
+    leave()
 
 
 def _sweep(given: argparse.Namespace) -> None:
@@ -273,7 +274,7 @@ def _embed(given: argparse.Namespace) -> None:
         named_teacher(given.model, **_described(given))
     _start(given)
     with loading(_NAME):
-        from ssl_transfer.context import join_processes
+        from ssl_transfer.context import join_processes, leave
         from ssl_transfer.distributed import main_process_first
         from ssl_transfer.embeddings.embedder import load
         from ssl_transfer.embeddings.writing import embed_to_file
@@ -286,7 +287,7 @@ def _embed(given: argparse.Namespace) -> None:
         sentences = embed_to_file(model, given.images, given.to, **where)
     if speaks():
         print("\n".join([*model.report, *sentences]))
-    state.destroy_process_group()
+    leave()
 
 
 def _neighbors(given: argparse.Namespace) -> None:

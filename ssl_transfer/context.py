@@ -21,7 +21,7 @@ from torch import nn
 
 from ssl_transfer import __version__, config
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in, set_products
-from ssl_transfer.distributed import Machine, from_main_process
+from ssl_transfer.distributed import Machine, from_main_process, meet
 from ssl_transfer.errors import UserError, machine_limits, user_mistakes
 from ssl_transfer.launching import cores
 from ssl_transfer.processes import (
@@ -32,7 +32,7 @@ from ssl_transfer.processes import (
     refuse_other_ways,
     refuse_together,
 )
-from ssl_transfer.watch import watch_others
+from ssl_transfer.watch import stop_watching, watch_others
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
@@ -187,6 +187,13 @@ def join_processes() -> PartialState:
     if state.device.type == "cpu":
         take_threads()
     return state
+
+
+def leave() -> None:
+    """Leave the group of processes together, if there is one, at the end of a program."""
+    stop_watching()
+    meet()
+    PartialState().destroy_process_group()
 
 
 def device_name(device: torch.device) -> str:

@@ -104,13 +104,20 @@ def meet() -> None:
         return
     from torch.distributed.distributed_c10d import _get_default_store
 
-    store, pause = _get_default_store(), 0.001
-    arrived = store.add("arrived to meet", 1)  # over all meetings: nobody comes to the next before this one is complete
-    complete = -(-arrived // world_size()) * world_size()
-    while arrived < complete:
+    store = _get_default_store()
+    _count(store, "came to meet", at_once=False)
+    # The main process, which may keep the store, goes last: nobody is left asking a store that is gone.
+    _count(store, "went from a meeting", at_once=rank() > 0)
+
+
+def _count(store: dist.Store, what: str, *, at_once: bool) -> None:
+    """Count one more of ``what``, and unless ``at_once`` wait until all processes have done so equally often."""
+    counted, pause = store.add(what, 1), 0.001
+    complete = -(-counted // world_size()) * world_size()
+    while counted < complete and not at_once:
         time.sleep(pause)
         pause = min(2 * pause, 0.25)
-        arrived = store.add("arrived to meet", 0)
+        counted = store.add(what, 0)
 
 
 @contextmanager

@@ -12,7 +12,9 @@ _NO_MEMORY = re.compile(
     r"out of memory|allocate memory|not enough memory|bad_alloc|could not create a (primitive|memory)", re.IGNORECASE
 )
 _BYTES_ASKED_FOR = re.compile(r"tried to allocate (\d+) bytes")
-_PEER = re.compile(r"connection (closed|reset) by|connection reset|remote process exited", re.IGNORECASE)
+_PEER = re.compile(
+    r"connection (closed|reset) by|connection reset|remote process exited|broken pipe|failed to recv", re.IGNORECASE
+)
 _WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)")
 
 

@@ -34,6 +34,7 @@ from ssl_transfer.program import ends_in_a_sentence
 from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import path_argument
+from ssl_transfer.watch import stop_watching
 
 _PUBLISHED = ("timm", "torchvision", "file")
 
@@ -60,6 +61,7 @@ def evaluate(program: str, section: type[ScoreSection]) -> None:
                 print("\n".join(_lines(features, scores)))
                 if given.json is not None:
                     write_json(given.json, _report(program, scores))
+        stop_watching()  # the main process may measure for long yet, and the others are done
         PartialState().destroy_process_group()
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import reduce
 from torch import nn
 
@@ -289,11 +288,6 @@ def show_views(recipe: config.Recipe, path: Path) -> None:
         images = OpenSplits(context).opened(recipe, "training")
         with closing(build_batches(recipe, images, context)) as batches:
             draw_views(batches, path)
-
-
-def leave() -> None:
-    """Leave the group of processes, if there is one, at the end of a program."""
-    PartialState().destroy_process_group()
 
 
 def _wait(context: Context, stop: Stop, folder: Path, seconds: int) -> None:

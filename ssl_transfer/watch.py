@@ -19,7 +19,6 @@ import torch.distributed as dist
 
 from ssl_transfer.distributed import meet, rank, world_size
 
-_NAME = "watch over other machines"
 _TICK = 3.0  # seconds between two looks
 _LEFT = -1  # the number of a process that has ended as it should
 _SILENT = 12  # looks after which whoever was silent is gone: counted, since all may have been suspended together
@@ -31,7 +30,7 @@ def watch_others() -> None:
     Where one is gone without a word, this process says so and ends with exit code 2: whatever it waits for would not
     come. A process that was killed on a machine that is still there is noticed by the system, and not here.
     """
-    if world_size() == 1 or any(thread.name == _NAME for thread in threading.enumerate()):
+    if world_size() == 1 or any(isinstance(thread, _Part) for thread in threading.enumerate()):
         return
     from torch.distributed.distributed_c10d import _get_default_store
 
@@ -40,10 +39,32 @@ def watch_others() -> None:
     store.add(_beat(rank()), 1)
     meet()  # so that all have a number
     watch = _Watch(store, rank(), range(1, world_size()) if rank() == 0 else [0], _end)
-    threads = [threading.Thread(target=part, name=_NAME, daemon=True) for part in (watch.beat, watch.look)]
-    for thread in threads:
-        thread.start()
-    atexit.register(watch.stop, threads)
+    for do in (watch.beat, watch.look):
+        _Part(watch, do).start()
+    atexit.register(stop_watching)
+
+
+def stop_watching() -> None:
+    """End the watch, and tell the others that this process is done and not gone.
+
+    A thread inside the store when Python ends would take the whole process down with a signal.
+    """
+    parts = [thread for thread in threading.enumerate() if isinstance(thread, _Part)]
+    for part in parts:
+        part.watch.over.set()
+    for part in parts:
+        part.join(timeout=5)
+    for part in parts[:1]:
+        with suppress(RuntimeError, OSError):  # the store is gone already
+            part.watch.leave()
+
+
+class _Part(threading.Thread):
+    """One of the two threads of a watch."""
+
+    def __init__(self, watch: "_Watch", do: Callable[[], None]):
+        super().__init__(target=do, name=f"watch over other machines: {do.__name__}", daemon=True)
+        self.watch = watch
 
 
 class _Watch:
@@ -51,14 +72,14 @@ class _Watch:
 
     def __init__(self, store: dist.Store, own: int, watched: Sequence[int], end: Callable[[str], object]):
         self._store, self._own, self._watched, self._end = store, own, watched, end
-        self._rounds, self._over = 0, threading.Event()
+        self._rounds, self.over = 0, threading.Event()
 
     def beat(self) -> None:
         """Count up, and look whether the others do; ends where the store is gone, as at the end of a run."""
         numbers = dict.fromkeys(self._watched, 0)
         silent = dict.fromkeys(self._watched, 0)
         try:
-            while not self._over.is_set():
+            while not self.over.is_set():
                 self._store.add(_beat(self._own), 1)
                 if self._store.check(["gone"]):
                     self._stop(self._store.get("gone").decode())
@@ -76,14 +97,14 @@ class _Watch:
                     self._store.set("gone", sentence)
                     self._stop(sentence)
                 self._rounds += 1
-                self._over.wait(_TICK)
+                self.over.wait(_TICK)
         except (dist.DistError, RuntimeError, OSError):  # who kept the store has ended: the system tells all others
-            self._over.set()
+            self.over.set()
 
     def look(self) -> None:
         """End the program where the other thread has not come round for long."""
         before, silent = -1, 0
-        while not self._over.is_set():
+        while not self.over.is_set():
             silent = 0 if self._rounds != before else silent + 1
             before = self._rounds
             if silent >= _SILENT:
@@ -91,21 +112,14 @@ class _Watch:
                     f"the machine of the main process has not answered for {_SILENT * _TICK:.0f} seconds, so this "
                     "process ends; the same command goes on from the last checkpoint"
                 )
-            self._over.wait(_TICK)
+            self.over.wait(_TICK)
 
-    def stop(self, threads: Sequence[threading.Thread]) -> None:
-        """End both, and tell the others that this process is done and not gone.
-
-        A thread inside the store when Python ends would take the whole process down with a signal.
-        """
-        self._over.set()
-        for thread in threads:
-            thread.join(timeout=5)
-        with suppress(RuntimeError, OSError):  # the store is gone already
-            self._store.set(_beat(self._own), str(_LEFT))
+    def leave(self) -> None:
+        """Tell the others that this process is done."""
+        self._store.set(_beat(self._own), str(_LEFT))
 
     def _stop(self, sentence: str) -> None:
-        self._over.set()
+        self.over.set()
         self._end(sentence)
 
 

@@ -126,6 +126,13 @@ def check_vanished(rank: int, root: Path) -> None:
     time.sleep(3)
     assert not list(root.iterdir())  # all are there
     if rank == 1:
+        watch.stop_watching()
+    time.sleep(3)
+    assert not list(root.iterdir())  # who is done is not gone
+    dist.barrier()
+    watch.stop_watching()
+    watch.watch_others()
+    if rank == 1:
         os.kill(os.getpid(), 19)  # SIGSTOP; it is woken below
         return
     time.sleep(3)

@@ -51,8 +51,7 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
             say(f"[{number}/{len(combinations)}] {combination.recipe.name} is done")
     if not waiting:
         return failures
-    from ssl_transfer.context import join_processes, on_main_process
-    from ssl_transfer.recipe import leave
+    from ssl_transfer.context import join_processes, leave, on_main_process
 
     join_processes()
     while waiting:
