@@ -22,10 +22,11 @@ from sklearn.metrics import balanced_accuracy_score
 
 from ssl_transfer.models.backbones import create_backbone
 from ssl_transfer.probes import extract_features, transfer_probe
+from ssl_transfer.suite.asked import Asked, asked_for
 from ssl_transfer.suite.models import open_subjects
-from ssl_transfer.suite.run import Asked, run_suite
+from ssl_transfer.suite.run import run_suite
 from ssl_transfer.suite.scoring import features
-from ssl_transfer.suite.sets import asked_for, open_set
+from ssl_transfer.suite.sets import open_set
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BACKBONES = (("cifar_resnet8", 32), ("efficientnet_lite0", 224), ("resnet18", 224))

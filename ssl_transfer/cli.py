@@ -121,9 +121,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     exporting.add_argument("--format", default="timm", help="timm, torch or onnx; timm unless said otherwise")
     exporting.add_argument("--push-to-hub", metavar="NAME", help="upload it too, as owner/model on Hugging Face")
 
-    suite = command(
-        "suite", _suite, "score models beside their teacher on many data sets (also under accelerate launch)"
-    )
+    suite = command("suite", _suite, "score models beside their teacher on many data sets")
     suite.add_argument(
         "models", nargs="+", metavar="MODEL", help="a run, an exported folder, timm:NAME or another tool's checkpoint"
     )
@@ -142,6 +140,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     suite.add_argument("--images", type=_count, metavar="N", help="at most so many of each split, for a first look")
     suite.add_argument("--no-baselines", action="store_true", help="without the untrained networks and raw pixels")
+    _add_processes(suite)
     suite.add_argument("--download", action="store_true", help="let torchvision fetch what is missing, where it can")
 
     examining = command("doctor", _doctor, "load a teacher, run it on some images, and say what looks wrong")
@@ -346,26 +345,33 @@ def _export(given: argparse.Namespace) -> None:
 
 
 def _suite(given: argparse.Namespace) -> None:
-    from rich.console import Console
+    from ssl_transfer.suite.asked import Asked
 
-    from ssl_transfer.report.terminal import print_suite
-    from ssl_transfer.suite.run import Asked, run_suite
+    with user_mistakes():  # before torch is loaded
+        asked = Asked(
+            models=tuple(given.models),
+            on=tuple(given.on),
+            teacher=given.teacher,
+            root=given.root,
+            out=given.out,
+            probes=tuple(given.probes.split(",")),
+            images=given.images,
+            baselines=not given.no_baselines,
+            download=given.download,
+        )
+    _start(given)
+    with loading(_NAME):
+        from accelerate import PartialState
+        from rich.console import Console
 
-    asked = Asked(
-        models=tuple(given.models),
-        on=tuple(given.on),
-        teacher=given.teacher,
-        root=given.root,
-        out=given.out,
-        probes=tuple(given.probes.split(",")),
-        images=given.images,
-        baselines=not given.no_baselines,
-        download=given.download,
-    )
+        from ssl_transfer.report.terminal import print_suite
+        from ssl_transfer.suite.run import run_suite
+
     results = run_suite(asked)
     if speaks():
         print_suite(results, Console(markup=False, emoji=False))
         print(f"{asked.folder / 'suite.json'} has every number with its protocol, report.html beside it the tables")
+    PartialState().destroy_process_group()
 
 
 def _doctor(given: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ssl_transfer.catalog.roles import Role
 from ssl_transfer.runs.suite_file import SuiteResults
 from ssl_transfer.scores.score import ScoreTable
 
@@ -40,24 +41,34 @@ def print_scores(table: ScoreTable, title: str, console: Console) -> None:
 
 def print_suite(results: SuiteResults, console: Console) -> None:
     """A table for each probe: a row a data set, a column a model, in percent, and what each kept of the teacher's."""
+    if results.models:
+        console.print(", ".join(name for name, _ in results.models), highlight=False, soft_wrap=True)
     for probe in results.probes:
         table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
         table.add_column(probe, no_wrap=True)
         table.add_column("metric", no_wrap=True)
-        for name, _ in results.models:
-            table.add_column(name, justify="right")
+        headings = {name: _heading(name, role, results) for name, role in results.models}
+        for heading in headings.values():
+            table.add_column(heading, justify="right", overflow="fold")
         for name in results.compared:
-            table.add_column("kept" if len(results.compared) == 1 else f"kept, {name}", justify="right")
+            kept = "kept" if len(results.compared) == 1 else f"kept, {headings[name]}"
+            table.add_column(kept, justify="right", overflow="fold")
         for row in results.rows(probe):
             cells = ["" if score is None else score.percent for score in row.scores]
             table.add_row(row.dataset, row.measure, *cells, *map(_share, row.kept))
-        scores, kept = results.mean(probe)
+        scores, shares = results.mean(probe)
         table.add_section()
         values = ["" if value is None else f"{100 * value:.1f}" for value in scores]
-        table.add_row("mean", "", *values, *map(_share, kept))
+        table.add_row("mean", "", *values, *map(_share, shares))
         console.print(table)
     for what, why in {**results.missing, **results.failed}.items():
         console.print(f"{what}: {why}", highlight=False, soft_wrap=True)
+
+
+def _heading(name: str, role: Role, results: SuiteResults) -> str:
+    """The role of a model that alone has it, since names are long and columns narrow; else its name."""
+    alone = sum(other == role for _, other in results.models) == 1
+    return role if alone and role != "other" else name
 
 
 def _share(value: float | None) -> str:

@@ -10,13 +10,12 @@ import torch
 from ssl_transfer import config, runs
 from ssl_transfer.building.model import untrained
 from ssl_transfer.catalog.roles import Role
-from ssl_transfer.errors import UserError
 from ssl_transfer.features.extraction import features_key
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import build_model, load_model
-from ssl_transfer.section import reason
+from ssl_transfer.suite.asked import model_section
 from ssl_transfer.teachers.loading import open_teacher
-from ssl_transfer.teachers.section import Teacher, named_teacher
+from ssl_transfer.teachers.section import Teacher
 
 
 @dataclass(frozen=True)
@@ -36,18 +35,18 @@ class Subject:
 def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool) -> list[Subject]:
     """The teacher, the models and, with ``baselines``, their networks untrained and the pixels; each once.
 
-    ``teacher`` left out is that of the first run that has one. A word is what
-    :func:`ssl_transfer.teachers.section.named_source` takes, or the keys of a recipe's ``task.teacher``, in braces.
+    ``teacher`` left out is that of the first run that has one. Words are those of
+    :func:`ssl_transfer.suite.asked.model_section`.
 
     Raises:
         ValueError, FileNotFoundError: there is no such model, or it is damaged.
         UserError: a run is not readable.
     """
-    sections = [_section(word) for word in words]
+    sections = [model_section(word) for word in words]
     recipes = [_recipe(section) for section in sections]
     subjects: list[Subject] = []
     if teacher is not None:
-        section = _section(teacher)
+        section = model_section(teacher)
         subjects.append(Subject("teacher", f"teacher ({_title(section)})", open_teacher(section, None)[0]))
     else:
         taught_by = next((recipe.teacher for recipe in recipes if recipe is not None and recipe.teacher), None)
@@ -64,20 +63,6 @@ def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool)
     if baselines:
         starts.append(Subject("raw pixels", "raw pixels", None))
     return _each_once([*subjects, *starts])
-
-
-def _section(word: str) -> Teacher:
-    if not word.lstrip().startswith("{"):
-        return named_teacher(word)
-    keys = config.parse(word)
-    if not isinstance(keys, dict):
-        raise UserError(
-            f"{word} is no model: in braces write keys of task.teacher, such as {{file: x.pth, backbone: resnet18}}"
-        )
-    try:
-        return Teacher(**keys)
-    except ValueError as error:
-        raise UserError(f"{word}: {reason(error).removeprefix('Value error, ')}") from None
 
 
 def _recipe(section: Teacher) -> config.Recipe | None:

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,34 +18,13 @@ from ssl_transfer.report.page import write_report
 from ssl_transfer.report.suite import write_suite_page
 from ssl_transfer.runs.suite_file import FOLDER, SuiteResults, write_suite
 from ssl_transfer.scores.score import Score
-from ssl_transfer.section import suggest
+from ssl_transfer.suite.asked import Asked, asked_for
 from ssl_transfer.suite.models import Subject, open_subjects
-from ssl_transfer.suite.scoring import PROBES, Kept, TimeLeft, Watch, features, measure
-from ssl_transfer.suite.sets import SuiteSet, asked_for, open_set
+from ssl_transfer.suite.scoring import Kept, TimeLeft, Watch, features, measure
+from ssl_transfer.suite.sets import SuiteSet, open_set
 
 RAW_PIXELS = 3 * 64 * 64  # of a held image, at most, for the baseline of raw pixels
 _STREAMED_ALONE = 2000  # images up to which processes that decode ahead cost more than they save
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a suite is asked for: models, data sets, where they lie and where results go."""
-
-    models: tuple[str, ...]
-    on: tuple[str, ...]
-    teacher: str | None = None
-    root: Path = Path("data")
-    out: Path | None = None
-    probes: tuple[str, ...] = ("linear", "knn")
-    images: int | None = None
-    baselines: bool = True
-    download: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Where results go: unless told otherwise into the first model's run, or else into ``suite``."""
-        first = Path(self.models[0])
-        return self.out or (first / FOLDER if (first / "run.json").is_file() else Path(FOLDER))
 
 
 def run_suite(asked: Asked) -> SuiteResults:
@@ -60,9 +37,6 @@ def run_suite(asked: Asked) -> SuiteResults:
         UserError: a model cannot be had, no data set is there, or the folder cannot be written.
     """
     names = asked_for(asked.on)
-    for probe in asked.probes:
-        if probe not in PROBES:
-            raise UserError(f"there is no probe {probe!r}{suggest(probe, PROBES)}")
     state = join_processes()
     if state.device.type == "cpu":
         torch.set_num_threads(cores_of_process())
@@ -155,7 +129,7 @@ class _Suite:
 
     def _known(self, opened: SuiteSet, subject: Subject) -> list[Score] | None:
         path = self.kept.path(subject, opened, self.asked.probes)
-        found = [self.kept.read(path, subject) if self.state.is_main_process else None]
+        found = [self.kept.read(path, subject, opened) if self.state.is_main_process else None]
         return broadcast_object_list(found)[0]
 
     def _measured(self, group: Sequence[int], waiting: Sequence[int]) -> dict[int, list[Score]]:

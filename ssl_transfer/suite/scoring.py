@@ -4,16 +4,18 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
 from ssl_transfer import __version__
 from ssl_transfer.features.extraction import exact
 from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.files import write_json
+from ssl_transfer.models.checkpoint import tensors_hash
 from ssl_transfer.probes import multi_label_probe, transfer_probe
 from ssl_transfer.scores.attentive_probe import AttentiveProbe
 from ssl_transfer.scores.base import Measuring, facts, score
@@ -22,7 +24,6 @@ from ssl_transfer.scores.score import Score
 from ssl_transfer.suite.models import Subject
 from ssl_transfer.suite.sets import SuiteSet
 
-PROBES = ("linear", "knn", "attentive")
 NEIGHBORS = 20
 _SCORES = TypeAdapter(list[Score])
 
@@ -59,7 +60,7 @@ def measure(found: ModelFeatures, opened: SuiteSet, probes: Sequence[str]) -> li
 
 def _about(own: Score, about: dict[str, Any]) -> Score:
     measured = about["measure"] if own.protocol["probe"] == "linear" else "top-1"
-    return Score(**{**vars(own), "protocol": {**about, "measure": measured, **own.protocol}})
+    return replace(own, protocol={**about, "measure": measured, **own.protocol})
 
 
 def _linear(found: ModelFeatures, opened: SuiteSet) -> Score:
@@ -94,10 +95,15 @@ class Kept:
 
     def path(self, subject: Subject, opened: SuiteSet, probes: Sequence[str]) -> Path:
         """Where the scores of a model on a data set are kept."""
+        train, test = opened.presence or (torch.empty(0), torch.empty(0))
         key = {
             "features": subject.key,
             "data": [images.fingerprint for images in (opened.train, opened.test)],
             "held_out": None if opened.held_out is None else int(opened.held_out.sum()),
+            "presence": None
+            if opened.presence is None
+            else tensors_hash(dict(zip("ab", opened.presence, strict=True))),
+            "measure": opened.measure,
             "splits": opened.splits,
             "probes": sorted(probes),
             "version": __version__,
@@ -105,13 +111,16 @@ class Kept:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return self.folder / f"{digest}.json"
 
-    def read(self, path: Path, subject: Subject) -> list[Score] | None:
-        """The scores in ``path``, under the model's name in this suite; None where there are none or half of them."""
+    def read(self, path: Path, subject: Subject, opened: SuiteSet) -> list[Score] | None:
+        """The scores in ``path``, under the names of this suite; None where there are none or half of them."""
         try:
             scores = _SCORES.validate_python(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return None
-        return [Score(**{**vars(own), "model": subject.name, "role": subject.role}) for own in scores]
+        return [
+            replace(own, model=subject.name, role=subject.role, protocol={**own.protocol, "set": opened.name})
+            for own in scores
+        ]
 
     def write(self, path: Path, scores: Sequence[Score]) -> None:
         """Keep scores."""

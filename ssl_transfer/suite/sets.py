@@ -1,22 +1,21 @@
-"""The data sets of a suite: which were asked for, and each opened with its official splits."""
+"""The data sets of a suite, each opened with its official splits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from ssl_transfer.catalog.benchmarks import BENCHMARKS, SUITES
+from ssl_transfer.catalog.benchmarks import BENCHMARKS
+from ssl_transfer.config.data import Decoded
 from ssl_transfer.data import Images, load_images
 from ssl_transfer.data.sources.benchmarks import voc_presence
 from ssl_transfer.data.sources.joined import join
 from ssl_transfer.data.sources.streaming import StreamedPixels
 from ssl_transfer.data.subset import class_places, even_rows
-from ssl_transfer.errors import UserError
-from ssl_transfer.section import suggest
 
 _TEST, _VALIDATION = ("test", "testing"), ("val", "valid", "validation", "dev")  # sub-folders of a person's own images
 _FIFTH = 5
@@ -54,27 +53,6 @@ class SuiteSet:
         return replace(self, train=train, test=test)
 
 
-def asked_for(on: Sequence[str]) -> list[str]:
-    """The names of the data sets that ``--on`` names: suites, data sets and folders, in their order, each once.
-
-    Raises:
-        UserError: one is none of these.
-    """
-    names: list[str] = []
-    for word in (part for given in on for part in given.split(",") if part):
-        if word in SUITES:
-            names += SUITES[word]
-        elif word in BENCHMARKS or Path(word).is_dir():
-            names.append(word)
-        else:
-            raise UserError(
-                f"there is no data set or folder {word!r} to score on{suggest(word, [*SUITES, *BENCHMARKS])}"
-            )
-    if not names:
-        raise UserError(f"name what to score on with --on: {', '.join(SUITES)}, data sets or folders of images")
-    return list(dict.fromkeys(names))
-
-
 def open_set(name: str, root: Path, *, download: bool = False, limit: int | None = None) -> SuiteSet:
     """The data set of that name below ``root``, or the folder; files are listed and not decoded.
 
@@ -89,8 +67,8 @@ def open_set(name: str, root: Path, *, download: bool = False, limit: int | None
 
 
 def _load(name: str, root: Path, split: str, download: bool = False) -> Images:
-    arrays = name in ("digits", "cifar10", "cifar100", "stl10", "svhn")
-    return load_images(name, root, split=split, download=download, decode=False, image_size=None if arrays else 1)
+    size = 1 if name in get_args(Decoded) else None  # of what is listed; each network is shown its own
+    return load_images(name, root, split=split, download=download, decode=False, image_size=size)
 
 
 def _benchmark(name: str, root: Path, download: bool) -> SuiteSet:

@@ -12,6 +12,8 @@ from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
 from ssl_transfer.report.details import Details, Query, Size
 from ssl_transfer.report.page import write_report
+from ssl_transfer.runs.suite_file import SuiteResults, write_suite
+from ssl_transfer.scores.score import Score
 from tests.fake_runs import fake_run
 from tests.test_config import ROOT
 
@@ -210,3 +212,20 @@ def test_a_run_its_teacher_and_scoring_again_write_the_page(tmp_path):
     assert "kNN 7" in text
     for score in json.loads((student / "scores.json").read_text())["scores"]:
         assert f"{100 * score['value']:.1f}" in text
+
+
+def test_a_suite_in_the_runs_folder_is_a_section_of_its_report(tmp_path):
+    folder = fake_run(tmp_path / "run", {"student (small)": {"kNN 20": 0.5}})
+    assert "Elsewhere" not in write_report(folder).read_text()
+    protocol = {"set": "pets", "measure": "mean per class", "probe": "linear", "penalty": 0.5}
+    scores = [
+        Score("teacher (big)", "teacher", "linear", 0.8, protocol),
+        Score("student (small)", "student", "linear", 0.62, protocol),
+    ]
+    missing = {"food101": "there is no whole food101 below data"}
+    write_suite(folder / "suite", SuiteResults(scores, missing, {}, {"on": ["pets", "food101"], "images": None}))
+    page = write_report(folder).read_text()
+    assert "Elsewhere" in page and "no whole food101" in page and "penalty 0.5" in page
+    row = page[page.index("<td>pets</td>") :].partition("</tr>")[0]
+    cells = [cell.partition("<")[0] for cell in row.split("<td>")[1:]]
+    assert cells == ["pets", "mean per class", "80.0", "62.0", "78 %"]

@@ -21,8 +21,9 @@ from ssl_transfer.report.suite import write_suite_page
 from ssl_transfer.report.terminal import print_suite
 from ssl_transfer.runs.suite_file import read_suite
 from ssl_transfer.suite import run as suite_run
-from ssl_transfer.suite.run import Asked, run_suite
-from ssl_transfer.suite.sets import asked_for, open_set
+from ssl_transfer.suite.asked import Asked, asked_for
+from ssl_transfer.suite.run import run_suite
+from ssl_transfer.suite.sets import open_set
 from tests.data.sources import layouts
 
 COLORS = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -178,6 +179,15 @@ def test_an_image_that_cannot_be_decoded_costs_its_set_alone(asked, place, tmp_p
     assert found.compared == [] and [role for _, role in found.models] == ["other"]
 
 
+def test_the_attentive_probe_is_of_networks_and_of_one_class_an_image(asked, place, tmp_path):
+    options = {"models": asked.models, "root": asked.root, "out": tmp_path}
+    found = run_suite(Asked(on=("digits", "voc2007"), probes=("attentive",), images=40, **options))
+    assert found.probes == ["attentive 10 ep"]
+    assert [score.role for score in found.scores] == ["other", "untrained"]
+    assert {score.protocol["set"] for score in found.scores} == {"digits"}
+    assert found.scores[0].protocol["tokens"] > 1 and found.scores[0].protocol["n_held_out"] == 10
+
+
 def test_names_are_suites_sets_and_folders(place):
     assert asked_for(["small,dtd", "digits"]) == ["digits", "cifar10", "cifar100", "stl10", "svhn", "dtd"]
     with pytest.raises(UserError, match="no data set or folder 'cifar11'.*did you mean 'cifar1"):
@@ -263,11 +273,18 @@ def test_a_narrow_terminal_shows_every_data_set(results):
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_numbers_of_one(results, asked, tmp_path, free_port):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--main_process_port", str(free_port), "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["-m", "ssl_transfer", "suite", *asked.models, "--on", "digits,dtd", "--teacher", asked.teacher]
-    command += ["--root", str(asked.root), "--out", str(tmp_path / "out"), "--images", "200"]
+def test_two_processes_find_the_numbers_of_one(results, asked, tmp_path):
+    command = [sys.executable, "-m", "ssl_transfer", "suite", *asked.models, "--on", "digits,dtd", "--processes", "2"]
+    command += [
+        "--teacher",
+        asked.teacher,
+        "--root",
+        str(asked.root),
+        "--out",
+        str(tmp_path / "out"),
+        "--images",
+        "200",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     found = {

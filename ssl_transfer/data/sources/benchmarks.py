@@ -49,11 +49,11 @@ def find_benchmark(name: str, root: Path, split: str, *, download: bool = False)
     try:
         entries = LAYOUTS[name](root, split, download)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name} is not whole below {root} ({error}): {known.get}.") from error
+        raise FileNotFoundError(f"there is no whole {name} below {root} ({error}): {known.get}.") from error
     missing = [path for path, _ in entries if not path.is_file()]
     if missing or not entries:
         what = f"{len(missing)} of its {len(entries)} {split} images are missing, the first is {missing[:1]}"
-        raise FileNotFoundError(f"{name} is not whole below {root} ({what}): {known.get}.")
+        raise FileNotFoundError(f"there is no whole {name} below {root} ({what}): {known.get}.")
     labels = None if name == "voc2007" else [label for _, label in entries]
     paths = [str(path.relative_to(root)) for path, _ in entries]
     return EncodedImages.of_files(paths, labels, root=root, name=name, split=split)
