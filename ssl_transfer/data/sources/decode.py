@@ -92,6 +92,14 @@ def _lacks_its_end(encoded: bytes, kind: str | None) -> bool:
         return b"IEND\xaeB`\x82" not in encoded
     if kind in ("JPEG", "MPO") and not any(encoded[-16:]):
         return encoded.rfind(b"\xff\xd9") < encoded.rfind(b"\xff\xda")  # the mark of an end, and of a scan of pixels
+    # These two have no mark, but whole ones do not end in 16 zeros, as black pixels can in a lossy WebP.
+    if kind == "WEBP" and encoded[12:16] == b"VP8L":
+        end = 20 + int.from_bytes(encoded[16:20], "little")
+        return not any(encoded[end - 16 : end])
+    if kind == "AVIF":
+        start = encoded.find(b"mdat") - 4  # the box of the pixels, the last one
+        end = start + int.from_bytes(encoded[start : start + 4], "big")
+        return start >= 0 and end >= start + 8 and not any(encoded[end - 16 : end])
     return False
 
 

@@ -256,11 +256,14 @@ def test_bytes_that_are_no_image_are_refused_in_one_line(encoded):
     assert len(str(error.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "JPEG2000"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {}), ("PNG", {}), ("GIF", {}), ("JPEG2000", {}), ("WEBP", {"lossless": True}), ("AVIF", {})],
+)
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
-def test_a_file_whose_end_is_zeros_is_refused(kind, share):
+def test_a_file_whose_end_is_zeros_is_refused(kind, options, share):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    encoded = saved(noise, kind)
+    encoded = saved(noise, kind, **options)
     written = int(share * len(encoded))
     for padded in (encoded + bytes(1000), encoded + b"more"):
         assert torch.equal(decode(padded, 32), decode(encoded, 32))
@@ -270,9 +273,10 @@ def test_a_file_whose_end_is_zeros_is_refused(kind, share):
 
 def test_an_image_that_is_compressed_to_zeros_is_read():
     for options in (dict(format="WEBP"), dict(format="WEBP", lossless=True), dict(format="AVIF"), dict(format="PNG")):
-        file = io.BytesIO()
-        Image.new("RGB", (2000, 2000)).save(file, **options)
-        assert not decode(file.getvalue(), 8).any()
+        for size in ((2000, 2000), (17, 5)):
+            file = io.BytesIO()
+            Image.new("RGB", size).save(file, **options)
+            assert not decode(file.getvalue(), 8).any()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"])
