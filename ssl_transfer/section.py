@@ -166,8 +166,15 @@ def _no_number(value: Any) -> Any:
     return value
 
 
+def _told_apart(temperature: float) -> float:
+    if temperature < 1e-8:
+        raise ValueError("float32 does not tell similarities apart that finely; write 1e-8 or more")
+    return temperature
+
+
 _Float = Annotated[float, AfterValidator(_in_float32)]
 Positive = Annotated[_Float, Field(gt=0)]
+Temperature = Annotated[Positive, AfterValidator(_told_apart)]  # that similarities are divided by, before a softmax
 NotNegative = Annotated[_Float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -234,8 +234,9 @@ CONTRADICTIONS = {
         (["optim.milestones=[1]"], "schedule cosine with milestones [1]"),
         (["optim.schedule=multi_step"], "schedule multi_step needs milestones"),
     ],
-    "_multi_step_has_no_warm_up": [
-        (["optim={name: sgd, lr: 1, schedule: multi_step, milestones: [1], warmup_epochs: 1}"], "has no warm-up")
+    "_only_cosine_rises_and_ends": [
+        (["optim={name: sgd, lr: 1, schedule: multi_step, milestones: [1], warmup_epochs: 1}"], "has no warmup_epochs"),
+        (["optim={name: sgd, lr: 1, schedule: constant, final_lr: 0.1}"], "schedule constant has no final_lr"),
     ],
     "_the_warm_up_ends": [(["optim.warmup_epochs=3"], "optim.warmup_epochs is 3 but train.epochs only 2")],
     "_pretraining_has_two_views_and_a_projection": [

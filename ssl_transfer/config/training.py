@@ -52,9 +52,10 @@ class Optim(Section):
             yield "schedule multi_step needs milestones, the epochs after which the learning rate falls"
 
     @rule
-    def _multi_step_has_no_warm_up(self) -> Iterator[str]:
-        if self.schedule == "multi_step" and self.warmup_epochs:
-            yield "multi_step has no warm-up: leave out warmup_epochs, or take schedule cosine"
+    def _only_cosine_rises_and_ends(self) -> Iterator[str]:
+        for key in ("warmup_epochs", "final_lr") if self.schedule != "cosine" else ():
+            if getattr(self, key):
+                yield f"schedule {self.schedule} has no {key}: leave it out, or take schedule cosine"
 
 
 class Train(Section):

@@ -17,12 +17,12 @@ from ssl_transfer.scores.base import (
     words,
 )
 from ssl_transfer.scores.score import Score
-from ssl_transfer.section import Counts, Positive, rule
+from ssl_transfer.section import Counts, Temperature, rule
 
 if TYPE_CHECKING:
     from ssl_transfer.features.model_features import ModelFeatures
 
-Temperatures = Annotated[tuple[Positive, ...], Strict(False), Field(min_length=1)]
+Temperatures = Annotated[tuple[Temperature, ...], Strict(False), Field(min_length=1)]
 _PLAIN_TEMPERATURE = 0.1  # of a column that names none
 
 
@@ -36,7 +36,7 @@ class KNN(ScoreSection):
 
     kind: Literal["knn"] = "knn"
     k: Counts = Field((20, 200), description="neighbors that vote")
-    temperature: Positive | Temperatures = Field(0.1, description="votes weigh exp(cosine / temperature)")
+    temperature: Temperature | Temperatures = Field(0.1, description="votes weigh exp(cosine / temperature)")
     metric: Metric = Field("cosine", description="euclidean is for a majority vote")
     weighted: bool = Field(True, description="off: every vote weighs one")
 

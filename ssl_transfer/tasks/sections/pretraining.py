@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ssl_transfer.section import Count, Positive, Probability
+from ssl_transfer.section import Count, Probability, Temperature
 from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SimCLR(Pretraining):
     """Contrast two views of an image with all others (Chen et al., ICML 2020)."""
 
     kind: Literal["simclr"]
-    temperature: Positive = 0.5  # cosines are divided by it
+    temperature: Temperature = 0.5  # cosines are divided by it
 
     def build(self, inputs: TaskInputs) -> "nn.Module":
         """See :class:`ssl_transfer.tasks.pretrain.SimCLR`."""
@@ -54,7 +54,7 @@ class MoCo(Pretraining):
 
     kind: Literal["moco"]
     head: Literal["linear", "mlp"] = "mlp"  # of the projection: one layer (version 1), or two (version 2)
-    temperature: Positive = 0.2  # cosines are divided by it
+    temperature: Temperature = 0.2  # cosines are divided by it
     queue_size: Count = 65536  # views of earlier steps that a view is contrasted with
     momentum: Probability = 0.999  # share that the trailing copy of the network keeps in a step
     final_momentum: Probability | None = None  # of the last step, reached by half a cosine; null: constant
@@ -85,7 +85,7 @@ class MoCoV3(Pretraining):
     """Contrast predictions of a view with the other view of all images of the batch (Chen, Xie and He, ICCV 2021)."""
 
     kind: Literal["moco_v3"]
-    temperature: Positive = 1.0  # cosines are divided by it
+    temperature: Temperature = 1.0  # cosines are divided by it
     momentum: Probability = 0.99  # share that the trailing copy of the network keeps in the first step
     final_momentum: Probability | None = 1.0  # of the last step, reached by half a cosine; null: constant
     projection_dim: Count = 256  # width of what is compared

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from ssl_transfer.section import BelowOne, Count, NotNegative, Positive, TrueOrLeftOut, rule
+from ssl_transfer.section import BelowOne, Count, NotNegative, Positive, Temperature, TrueOrLeftOut, rule
 from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
 from ssl_transfer.teachers.section import Teacher
 
@@ -212,8 +212,8 @@ class SEED(Transfer):
     kind: Literal["seed"]
     weight: Positive = 1.0  # the only loss of SEED
     queue_size: Count = 65536
-    student_temperature: Positive = 0.2
-    teacher_temperature: Positive = 0.01
+    student_temperature: Temperature = 0.2
+    teacher_temperature: Temperature = 0.01
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
         """See :class:`ssl_transfer.tasks.transfer.SEED`."""
@@ -242,7 +242,7 @@ class CRD(Transfer):
     weight: Positive = 1.0  # LabelRelaxation; RepDistiller 0.8
     width: Count = 128
     negatives: Count = 4096
-    temperature: Positive = 0.07
+    temperature: Temperature = 0.07
     momentum: BelowOne = 0.5
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
@@ -279,7 +279,7 @@ class SoftTargets(Transfer):
 
     kind: Literal["soft_targets"]
     weight: Positive = 0.9  # RepDistiller, beside 0.1 of cross entropy
-    temperature: Positive = 4.0
+    temperature: Temperature = 4.0
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
         """See :class:`ssl_transfer.tasks.transfer.SoftTargets`."""
