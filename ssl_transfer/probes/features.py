@@ -1,6 +1,5 @@
 """From images to the matrices of features that every probe works on, computed once for each model."""
 
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -84,10 +83,14 @@ def load_feature_file(path: str | PathLike[str]) -> Features:
 
 def _read_arrays(path: str | PathLike[str]) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        with loaded:
-            return {key: loaded[key] for key in loaded}
-    except (ValueError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(path, allow_pickle=False) as loaded:
+            arrays = {key: loaded[key] for key in loaded}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # of others numpy gives the bytes
+            raise ValueError("not only arrays")
+        return arrays
+    except (FileNotFoundError, IsADirectoryError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and Python's tokenizer, which reads headers, have their own
         raise ValueError(f"{path} is not an npz file of arrays of numbers; save it with numpy.savez.") from error
 
 

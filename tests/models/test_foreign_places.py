@@ -185,9 +185,26 @@ def test_quantized_weights_are_refused(weights, tmp_path):
     assert "has conv1.weight as torch.int8: give the weights as they were" in refusal(tmp_path / "x.pth")
 
 
-def test_weights_that_are_not_finite_are_refused(weights, tmp_path):
-    torch.save(weights | {"bn1.weight": weights["bn1.weight"] * float("nan")}, tmp_path / "x.pth")
+@pytest.mark.parametrize("scale", [float("nan"), 1e300])  # the latter finite in float64, which the file may have
+def test_weights_that_are_not_finite_are_refused(weights, tmp_path, scale):
+    torch.save(weights | {"bn1.weight": weights["bn1.weight"].double() * scale}, tmp_path / "x.pth")
     assert "not finite, the first is bn1.weight of resnet18: its training diverged" in refusal(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda weight: weight.to_sparse(), "sparse"),
+        (lambda weight: weight.to("meta"), "without content"),
+        (lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), "quantized"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+def test_tensors_without_plain_numbers_are_refused(weights, tmp_path, made, words):
+    torch.save(weights | {"conv1.weight": made(weights["conv1.weight"])}, tmp_path / "x.pth")
+    assert f"has conv1.weight as a tensor that is {words}: save the network's plain weights" in refusal(
+        tmp_path / "x.pth"
+    )
 
 
 def test_a_network_for_gray_images_says_so(tmp_path):

@@ -1,3 +1,5 @@
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,31 @@ def test_a_feature_file_that_cannot_be_scored_is_refused_in_one_sentence(tmp_pat
 def test_a_file_that_is_no_npz_is_refused(tmp_path):
     (tmp_path / "features.npz").write_text("not an archive")
     with pytest.raises(ValueError, match="not an npz file"):
+        load_feature_file(tmp_path / "features.npz")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no array",
+        b"\x93NUMPY\x01\x00\x64\x00" + b"(" * 99 + b"\n",  # a header that Python cannot read
+        b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (-6, 2)}".ljust(117) + b"\n",
+    ],
+)
+def test_a_member_that_is_no_array_is_refused(tmp_path, content):
+    np.savez(tmp_path / "features.npz", **arrays(train_x=None))
+    with zipfile.ZipFile(tmp_path / "features.npz", "a") as archive:
+        archive.writestr("train_x.npy", content)
+    with pytest.raises(ValueError, match="not an npz file of arrays"):
+        load_feature_file(tmp_path / "features.npz")
+
+
+def test_damaged_compressed_features_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "features.npz", **arrays())
+    damaged = bytearray((tmp_path / "features.npz").read_bytes())
+    damaged[80] ^= 255
+    (tmp_path / "features.npz").write_bytes(damaged)
+    with pytest.raises(ValueError, match="not an npz file of arrays"):
         load_feature_file(tmp_path / "features.npz")
 
 

@@ -214,7 +214,7 @@ def _find(
         place = choose([each for each in found if tool.asked and each.prefix == tool.region] or found)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from None
-    if broken := [name for name, value in place.fit.state.items() if not value.isfinite().all()]:
+    if broken := [name for name, value in place.fit.state.items() if not value.float().isfinite().all()]:
         raise ValueError(
             f"{path} has weights that are not finite, the first is {broken[0]} of {model.name}: its training diverged, "
             "take an earlier checkpoint"

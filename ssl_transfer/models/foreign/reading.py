@@ -47,6 +47,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     named = dict(_flat(content))
     if not named:
         raise ValueError(f"{path} holds no named weights: save the model's state_dict() and give that file")
+    for name, tensor in named.items():
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+            kind = "without content" if tensor.is_meta else "quantized" if tensor.is_quantized else "sparse"
+            raise ValueError(f"{path} has {name} as a tensor that is {kind}: save the network's plain weights")
     short = {name: unwrapped(name) for name in named}
     uses = Counter(short.values())
     tensors = {short[name] if uses[short[name]] == 1 else name: tensor for name, tensor in named.items()}
