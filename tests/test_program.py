@@ -66,6 +66,20 @@ def test_a_signal_ends_with_130_and_what_is_half_done_is_removed(tmp_path, numbe
     assert said == "ssl-transfer: stopped; what was finished is kept, and the same command goes on from there\n"
 
 
+def test_a_reader_that_has_gone_ends_it_without_a_word():
+    code = (
+        "from ssl_transfer.program import ends_in_a_sentence\n"
+        "with ends_in_a_sentence('ssl-transfer'):\n"
+        "    for number in range(100_000): print(number)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None and process.stdout.readline() == "0\n"
+        process.stdout.close()  # as head does
+        assert (process.wait(60), process.stderr.read()) == (1, "")
+
+
 def refuse(path: Path) -> None:
     raise ValueError("I/O error: No space left on device (os error 28)")  # as safetensors, which is written in Rust
 

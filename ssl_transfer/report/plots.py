@@ -5,12 +5,17 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ssl_transfer.catalog.roles import TRAINED
+from ssl_transfer.errors import UserError, one_line
+
+try:
+    import matplotlib
+    from matplotlib.figure import Figure
+except ValueError as error:  # of MPLBACKEND or a matplotlibrc, though no figure here asks for a window
+    raise UserError(f"matplotlib cannot be loaded ({one_line(error)}): mend or unset MPLBACKEND") from error
 
 _INK, _FAINT, _MARK = "#1f5a8c", "#b9c4ce", "#b3261e"
 _POINTS = 400  # of a curve: as many as a figure can show
