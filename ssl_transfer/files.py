@@ -1,16 +1,18 @@
 """Writing files so that neither a reader, nor a crash, nor a power failure leaves half of one."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+CHECKSUM = "sha256"  # of its content, in the header of a file of tensors and as a key of a JSON file
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
@@ -92,6 +94,39 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: the file holds no JSON object.
+        OSError: the system refused.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError("it holds no JSON object")
+    return content
+
+
+def with_checksum(content: Mapping[str, Any], *, unchecked: Collection[str] = ()) -> dict[str, Any]:
+    """A JSON object with a hash of all its keys but ``unchecked``: times, in which equal runs differ."""
+    return {**content, CHECKSUM: _json_hash(content, unchecked)}
+
+
+def verified(content: Mapping[str, Any], *, unchecked: Collection[str] = ()) -> dict[str, Any]:
+    """What was given to :func:`with_checksum`; an object without a hash, of an earlier version, is taken as it is.
+
+    Raises:
+        ValueError: it is not what was given.
+    """
+    own = {key: value for key, value in content.items() if key != CHECKSUM}
+    if content.get(CHECKSUM) not in (None, _json_hash(own, unchecked)):
+        raise ValueError(f"it is not what was written; if you changed it yourself, remove its key {CHECKSUM}")
+    return own
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed programs left of their writes to ``folder``; a write that is going on keeps its own."""
     for leftover in folder.iterdir() if folder.is_dir() else ():
@@ -159,6 +194,12 @@ def _locked(folder: Path, *, required: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _json_hash(content: Mapping[str, Any], unchecked: Collection[str]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of a JSON object, whatever the order of its keys."""
+    checked = {key: value for key, value in content.items() if key not in unchecked}
+    return hashlib.sha256(json.dumps(checked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _settle(file: Path) -> None:

@@ -83,6 +83,7 @@ def rescore(
                     layer=layer,
                     train_features=train_features,
                     cache=folder / "features",
+                    must_keep=True,  # a run has the same files, whatever happened to it
                 )
                 for layer, train_features in needed_layers(recipe.score).items()
             }

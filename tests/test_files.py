@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ssl_transfer.files import is_leftover, write_atomically, write_text
+from ssl_transfer.files import is_leftover, read_json, verified, with_checksum, write_atomically, write_json, write_text
 
 
 def test_a_file_is_whole_while_another_is_written_over_it(tmp_path):
@@ -73,3 +73,24 @@ def test_content_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "replace", lambda *paths: (happened.append("replace"), replace(*paths)))
     write_text(tmp_path / "a.txt", "text")
     assert happened == ["fsync", "replace", "fsync"]
+
+
+def test_a_json_object_that_was_changed_is_refused_unless_in_its_times(tmp_path):
+    path, content = tmp_path / "run.json", {"value": 0.951, "k": [5, 20], "names": {"b": 1, "a": None}, "seconds": 3.5}
+    write_json(path, with_checksum(content, unchecked=("seconds",)))
+    written = path.read_text()
+    assert verified(read_json(path), unchecked=("seconds",)) == content
+    for old, new in (("0.951", "0.953"), ("20", "28"), ('"a"', '"c"'), ("null", "1")):
+        path.write_text(written.replace(old, new))
+        with pytest.raises(ValueError, match="not what was written; if you changed it yourself, remove its key sha256"):
+            verified(read_json(path), unchecked=("seconds",))
+    path.write_text(written.replace("3.5", "7.5"))
+    assert verified(read_json(path), unchecked=("seconds",)) == content | {"seconds": 7.5}
+    assert verified(content) == content  # of an earlier version
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "null", "{", "[" * 100_000, "\xff"])
+def test_what_is_no_json_object_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError):
+        read_json(tmp_path / "run.json")

@@ -81,11 +81,14 @@ def _teacher(recipe: config.Recipe) -> str | None:
             info = runs.read_info(folder)
             if info is None or not info.finished:  # its weights are not those yet that the student will learn from
                 return None
-        paths = [folder / name for name in ("config.json", "model.safetensors", "head/model.safetensors")]
+        paths = [folder / name for name in ("config.json", "model.safetensors")]
+        paths += [path for path in [folder / "head" / "model.safetensors"] if path.is_file()]
     else:  # published under a name, which stands for its weights
         return None
-    digest, found = hashlib.sha256(), [path for path in paths if path.is_file()]
-    for path in found:
+    if not all(path.is_file() for path in paths):  # said where the teacher is loaded, if it is
+        return None
+    digest = hashlib.sha256()
+    for path in paths:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16] if found else None
+    return digest.hexdigest()[:16]

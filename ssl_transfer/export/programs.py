@@ -1,5 +1,6 @@
 """The whole model, preprocessing included, as a program that needs none of our code: ``torch.export`` or ONNX."""
 
+import io
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,9 @@ def write_torch_program(folder: Path, model: EmbeddingModel, spec: ModelSpec) ->
         ValueError: torch cannot export the network for any number of images.
     """
     path = folder / "model.pt2"
-    torch.export.save(_traced(model, spec), path)
+    written = io.BytesIO()  # torch aborts the process where a disk is full below its own writer
+    torch.export.save(_traced(model, spec), written)
+    path.write_bytes(written.getbuffer())
     with warnings.catch_warnings():  # torch 2.11 reads its own file into a buffer that it then calls read-only
         warnings.filterwarnings("ignore", message="The given buffer is not writable")
         program = torch.export.load(path).module()

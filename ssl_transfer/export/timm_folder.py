@@ -4,7 +4,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 from timm.models import model_entrypoint
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 
 from ssl_transfer.errors import one_line
 from ssl_transfer.export.artifact import Artifact, check_outputs, run_outputs, sample_images, stand_ins
-from ssl_transfer.files import write_json
+from ssl_transfer.files import with_checksum, write_json
 from ssl_transfer.models import EmbeddingModel
-from ssl_transfer.models.checkpoint import ModelSpec, load_model
+from ssl_transfer.models.checkpoint import ModelSpec, load_model, write_tensors
 
 # What timm knows of an architecture that holds for these weights too; the rest is of the weights it offers.
 _KEPT = ("first_conv", "classifier", "fixed_input_size", "min_input_size", "pool_size")
@@ -38,8 +37,8 @@ def write_timm_folder(folder: Path, model: EmbeddingModel, spec: ModelSpec) -> A
         weights |= _classifier_weights(model, classifier)
     elif model.head is not None:
         (folder / "head").mkdir()
-        _save(model.head.state_dict(), folder / "head" / "model.safetensors")
-    _save(weights, folder / "model.safetensors")
+        write_tensors(folder / "head" / "model.safetensors", model.head.state_dict())
+    write_tensors(folder / "model.safetensors", weights)
     write_json(folder / "config.json", _config(model, spec, classifier))
 
     images = sample_images(spec, n=4)
@@ -114,7 +113,7 @@ def _config(model: EmbeddingModel, spec: ModelSpec, classifier: str | None) -> d
         "num_features": model.num_features,
         "model_args": _model_args(spec),
         "pretrained_cfg": pretrained_cfg,
-        "ssl_transfer": {"model": asdict(spec), "classifier": classifier},
+        "ssl_transfer": with_checksum({"model": asdict(spec), "classifier": classifier}),
     }
 
 
@@ -181,7 +180,3 @@ def _timm_config(model: EmbeddingModel) -> dict[str, Any]:
 def _shortest(values: Tensor) -> tuple[float, ...]:
     """The shortest decimals that give these float32 values again."""
     return tuple(float(str(value)) for value in values.flatten().cpu().numpy())
-
-
-def _save(weights: dict[str, Tensor], path: Path) -> None:
-    safetensors.torch.save_file({key: value.contiguous() for key, value in weights.items()}, path)

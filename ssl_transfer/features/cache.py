@@ -9,7 +9,8 @@ from pathlib import Path
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from ssl_transfer.models.checkpoint import HASH, read_tensors, tensors_hash, write_tensors
+from ssl_transfer.files import CHECKSUM
+from ssl_transfer.models.checkpoint import read_tensors, tensors_hash, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,23 @@ def read_features(folder: Path, key: Mapping[str, str]) -> Float32[Tensor, "n d"
     return tensors["features"] if path == _path(folder, notes) else None
 
 
-def write_features(folder: Path, key: Mapping[str, str], features: Float32[Tensor, "n d"]) -> None:
-    """Keep ``features`` under ``key``; where nothing can be written, say so and do without."""
+def write_features(
+    folder: Path, key: Mapping[str, str], features: Float32[Tensor, "n d"], *, must_keep: bool = False
+) -> None:
+    """Keep ``features`` under ``key``; where nothing can be written, say so and do without.
+
+    Raises:
+        OSError: nothing can be written, and they ``must_keep``.
+    """
     try:
-        write_tensors(_path(folder, key), {"features": features.cpu().contiguous()}, key)
+        write_tensors(_path(folder, key), {"features": features}, key)
     except OSError as error:
+        if must_keep:
+            raise
         log.warning("%s cannot be written (%s); the features are not kept", error.filename, error.strerror)
 
 
 def _path(folder: Path, key: Mapping[str, str]) -> Path:
-    own = {name: value for name, value in key.items() if name != HASH}  # a key may come from a file's header
+    own = {name: value for name, value in key.items() if name != CHECKSUM}  # a key may come from a file's header
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
     return folder / f"{digest}.safetensors"

@@ -41,9 +41,13 @@ def compute_features(
 
 
 def kept_features(
-    network: nn.Module, images: Images, *, key: Mapping[str, str], folder: Path | None
+    network: nn.Module, images: Images, *, key: Mapping[str, str], folder: Path | None, must_keep: bool = False
 ) -> Float32[Tensor, "n d"]:
-    """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint."""
+    """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint.
+
+    Raises:
+        OSError: they cannot be written there, and ``must_keep`` is on.
+    """
     meet()  # one process may have measured for hours meanwhile
     if folder is None:
         return _compute(network, images)
@@ -54,7 +58,7 @@ def kept_features(
     if shape is None:
         features = _compute(network, images)
         if state.is_main_process:
-            write_features(folder, key, features)
+            write_features(folder, key, features, must_keep=must_keep)
         return features
     device = images.pixels.device
     return broadcast(torch.empty(shape, device=device) if found is None else found.to(device))

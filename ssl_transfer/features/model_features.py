@@ -42,22 +42,29 @@ def features_of(
     layer: str = "features",
     train_features: bool = True,
     cache: Path | None = None,
+    must_keep: bool = False,
 ) -> ModelFeatures:
     """Features of both splits by ``model``, which is put in eval mode; without a model, the pixels themselves.
 
     ``layer`` is ``features``, ``output`` (what the model gives), the head's ``projection`` or ``embedding``, or the
     name of a layer of the timm network. Features are read from the folder ``cache`` if it has those of the same
-    weights, images, preprocessing and layer, and written there otherwise. Where no measure looks at those of the
-    training images, ``train_features`` is off and there are none.
+    weights, images, preprocessing and layer, and written there otherwise; where that is refused, a warning says so, or
+    with ``must_keep`` an error. Where no measure looks at those of the training images, ``train_features`` is off and
+    there are none.
 
     Raises:
         ValueError: the model has no such layer, or its features are not finite.
+        OSError: the features cannot be written, and ``must_keep`` is on.
     """
     # Placed also where kept features are read: some measures go on to show the network other images.
     network, key = placed(layer_of(model, layer), splits[0]), {} if model is None else features_key(model, layer)
 
     def features(images: Images) -> Tensor:
-        x = compute_features(None, images) if model is None else kept_features(network, images, key=key, folder=cache)
+        x = (
+            compute_features(None, images)
+            if model is None
+            else kept_features(network, images, key=key, folder=cache, must_keep=must_keep)
+        )
         check_features(x, f"{name} on {images.name} {images.split}")
         return x
 

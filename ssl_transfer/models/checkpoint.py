@@ -16,14 +16,12 @@ from pydantic import ConfigDict, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ssl_transfer.files import write_atomically, write_json
+from ssl_transfer.files import CHECKSUM, read_json, verified, with_checksum, write_atomically, write_json
 from ssl_transfer.models.backbones import create_backbone
 from ssl_transfer.models.embedding import EmbeddingModel
 from ssl_transfer.models.heads import ClassifierHead, EmbeddingHead, LastNorm, ProjectionHead
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)  # for what is read from a file
-
-HASH = "sha256"  # of the tensors, in the header of a file of ours
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,8 @@ def build_model(spec: ModelSpec, *, pretrained: bool = False) -> EmbeddingModel:
 
 def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     """Write ``model.safetensors``, which carries a hash of its weights, and ``config.json``."""
-    weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    write_tensors(folder / "model.safetensors", weights)
-    write_json(folder / "config.json", asdict(spec))
+    write_tensors(folder / "model.safetensors", model.state_dict())
+    write_json(folder / "config.json", with_checksum(asdict(spec)))
 
 
 def load_model(folder: Path | str) -> tuple[EmbeddingModel, ModelSpec]:
@@ -115,13 +112,16 @@ def load_model(folder: Path | str) -> tuple[EmbeddingModel, ModelSpec]:
     folder = Path(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no trained model: {name} is missing (did the run finish?)")
+            raise FileNotFoundError(
+                f"{folder} holds no trained model: {name} is missing: run its recipe to the end, or bring the file back"
+            )
     try:
-        content = json.loads((folder / "config.json").read_text())
+        content = read_json(folder / "config.json")
         exported = content.get("ssl_transfer")  # an exported folder has timm's keys beside it
-        spec = _SPEC.validate_json(json.dumps(exported["model"] if exported else content))
+        own = verified(exported or content)
+        spec = _SPEC.validate_json(json.dumps(own["model"] if exported else own))
         classifier = _CLASSIFIER.validate_python(exported.get("classifier")) if exported else None
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         why = str(error)
         if isinstance(error, ValidationError):
             why = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()[:3])
@@ -138,8 +138,9 @@ def load_model(folder: Path | str) -> tuple[EmbeddingModel, ModelSpec]:
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file with a hash of its content beside the ``notes`` in its header."""
-    metadata = {**(notes or {}), HASH: tensors_hash(tensors)}
-    write_atomically(path, lambda temporary: safetensors.torch.save_file(dict(tensors), temporary, metadata=metadata))
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    metadata = {**(notes or {}), CHECKSUM: tensors_hash(own)}
+    write_atomically(path, lambda temporary: safetensors.torch.save_file(own, temporary, metadata=metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -155,10 +156,10 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}); it may be cut short") from None
-    expected = notes.get(HASH)
+    expected = notes.get(CHECKSUM)
     if expected not in (None, tensors_hash(tensors)):
         raise ValueError(f"{path} is damaged: its content is not what was written; bring back a copy or make it again")
-    return tensors, {name: note for name, note in notes.items() if name != HASH}
+    return tensors, {name: note for name, note in notes.items() if name != CHECKSUM}
 
 
 def tensors_hash(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ssl_transfer import config
 from ssl_transfer.errors import UserError
-from ssl_transfer.files import is_leftover, remove_leftovers, write_json, write_text
+from ssl_transfer.files import is_leftover, read_json, remove_leftovers, verified, with_checksum, write_json, write_text
 from ssl_transfer.runs.locks import is_free, locked
 from ssl_transfer.runs.scores_file import read_scores
 from ssl_transfer.scores import Scores
@@ -46,6 +46,7 @@ class RunInfo:
 
 
 _RUN_INFO = TypeAdapter(RunInfo)
+_TIMES = ("seconds", "images_per_second")
 
 
 def read_info(folder: Path) -> RunInfo | None:
@@ -55,7 +56,7 @@ def read_info(folder: Path) -> RunInfo | None:
         UserError: the file is damaged.
     """
     try:
-        return _RUN_INFO.validate_json((folder / "run.json").read_bytes())
+        return _RUN_INFO.validate_python(verified(read_json(folder / "run.json"), unchecked=_TIMES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -66,7 +67,7 @@ def read_info(folder: Path) -> RunInfo | None:
 
 def write_info(folder: Path, info: RunInfo) -> None:
     """Write the ``run.json`` of ``folder``."""
-    write_json(folder / "run.json", asdict(info))
+    write_json(folder / "run.json", with_checksum(asdict(info), unchecked=_TIMES))
 
 
 def folder_of(recipe: config.Recipe) -> tuple[Path, str | None]:
@@ -155,11 +156,17 @@ def read_recipe(folder: Path) -> config.Recipe:
     """The complete recipe that the run in ``folder`` was made by.
 
     Raises:
-        UserError: there is no recipe in the folder, or it is not valid.
+        UserError: there is no recipe in the folder, it is not valid, or not the one that the run was made by.
     """
     if not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no recipe.yaml")
-    return config.load(folder / "recipe.yaml")
+    recipe, info = config.load(folder / "recipe.yaml"), read_info(folder)
+    if info is not None and info.identity != config.identity_hash(recipe):
+        raise UserError(
+            f"{folder / 'recipe.yaml'} is not the recipe that the run was made by, whose identity is {info.identity}: "
+            "bring it back, or run the original recipe, which writes it anew"
+        )
+    return recipe
 
 
 def final_scores(recipe: config.Recipe) -> list[dict[str, Any]]:

@@ -10,11 +10,12 @@ from pydantic import TypeAdapter
 
 from ssl_transfer.catalog.roles import Role
 from ssl_transfer.errors import UserError
-from ssl_transfer.files import write_json
+from ssl_transfer.files import read_json, verified, with_checksum, write_json
 from ssl_transfer.scores.score import Score, ScoreTable
 from ssl_transfer.section import reason
 
 NAME = "scores.json"
+_TIMES = ("date",)
 _SCORES = TypeAdapter(list[Score])
 
 
@@ -33,7 +34,7 @@ class RunScores:
 
 def write_scores(folder: Path, scores: Sequence[Score], about: Mapping[str, Any]) -> None:
     """Write the scores of the run in ``folder``."""
-    write_json(folder / NAME, _content(scores, about))
+    write_json(folder / NAME, with_checksum(_content(scores, about), unchecked=_TIMES))
 
 
 def as_read(scores: Sequence[Score], about: Mapping[str, Any]) -> RunScores:
@@ -49,7 +50,7 @@ def read_scores(folder: Path) -> RunScores | None:
     """
     path = folder / NAME
     try:
-        return _parsed(json.loads(path.read_text()))
+        return _parsed(verified(read_json(path), unchecked=_TIMES))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from ssl_transfer import __version__
 from ssl_transfer.features.extraction import exact
 from ssl_transfer.features.model_features import ModelFeatures, features_of
-from ssl_transfer.files import write_json
+from ssl_transfer.files import read_json, verified, with_checksum, write_json
 from ssl_transfer.models.checkpoint import tensors_hash
 from ssl_transfer.probes import multi_label_probe, transfer_probe
 from ssl_transfer.scores.attentive_probe import AttentiveProbe
@@ -112,9 +112,9 @@ class Kept:
         return self.folder / f"{digest}.json"
 
     def read(self, path: Path, subject: Subject, opened: SuiteSet) -> list[Score] | None:
-        """The scores in ``path``, under the names of this suite; None where there are none or half of them."""
+        """The scores in ``path``, under the names of this suite; None where there are none, or damaged ones."""
         try:
-            scores = _SCORES.validate_python(json.loads(path.read_text(encoding="utf-8")))
+            scores = _SCORES.validate_python(verified(read_json(path)).get("scores"))
         except (OSError, ValueError):
             return None
         return [
@@ -124,7 +124,7 @@ class Kept:
 
     def write(self, path: Path, scores: Sequence[Score]) -> None:
         """Keep scores."""
-        write_json(path, [asdict(own) for own in scores])
+        write_json(path, with_checksum({"scores": [asdict(own) for own in scores]}))
 
 
 class TimeLeft:

@@ -2,10 +2,14 @@
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ssl_transfer import runs
+from ssl_transfer.errors import UserError
+from ssl_transfer.models.checkpoint import load_model
 from tests.attacks.programs import RUN, AtOperation, call, different, place
 
 pytestmark = pytest.mark.slow
@@ -69,6 +73,41 @@ def test_a_damaged_file_of_a_finished_run(unbroken, tmp_path, damage):
         judge(ended, made / "runs/student", unbroken / "runs/student", name, harmless)
 
 
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("run.json", lambda folder: replace(runs.read_info(folder), seconds=0.0, images_per_second=0.0)),
+        ("scores.json", lambda folder: runs.read_scores(folder).scores),
+        ("config.json", lambda folder: load_model(folder)[1]),
+    ],
+)
+def test_a_flipped_bit_is_never_read_as_another_value(unbroken, tmp_path, name, read):
+    made = tmp_path / "student"
+    shutil.copytree(unbroken / "runs/student", made)
+    whole, content, draw = read(made), (made / name).read_bytes(), random.Random(0)
+    noticed = 0
+    for _ in range(60):
+        damaged = bytearray(content)
+        damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        (made / name).write_bytes(damaged)
+        try:
+            assert read(made) == whole
+        except (UserError, ValueError):
+            noticed += 1
+    assert noticed > 40
+
+
+def test_a_recipe_that_is_not_the_runs_is_not_taken_for_it(unbroken, tmp_path):
+    made = tmp_path / "made"
+    shutil.copytree(unbroken, made)
+    recipe = made / "runs/student/recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("seed: 0", "seed: 4"))
+    for words in (("score", "runs/student"), ("export", "runs/student", "--to", "out"), ("compare", "runs/student")):
+        ended = call(made, *words)
+        assert ended.in_a_sentence and "not the recipe that the run was made by" in ended.said, ended
+    assert call(made, *RUN).code == 0 and different(made / "runs", unbroken / "runs") == []
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory) -> Path:
     """A run that was killed on its way, with a state to go on from."""
@@ -94,3 +133,13 @@ def test_a_damaged_file_of_a_stopped_run(unbroken, stopped, tmp_path, damage):
         if harmless and ended.code == 0:
             assert "has lost" in ended.said or not set(different(made / "runs", unbroken / "runs")), (name, ended)
         judge(ended, made / "runs", unbroken / "runs", name.removeprefix("runs/"), harmless)
+
+
+def test_a_teacher_whose_weights_are_gone_is_trained_again_as_the_sentence_says(unbroken, stopped, tmp_path):
+    made = tmp_path / "made"
+    shutil.copytree(stopped, made)
+    (made / "runs/teacher/model.safetensors").unlink()
+    ended = call(made, *RUN)
+    assert ended.in_a_sentence and "bring the file back, or remove the folder to train again" in ended.said, ended
+    shutil.rmtree(made / "runs/teacher")
+    assert call(made, *RUN).code == 0 and different(made / "runs", unbroken / "runs") == []

@@ -51,11 +51,16 @@ def test_what_follows_training_on_a_full_disk(unbroken, small_disk):
     shutil.rmtree(small_disk / "runs/student/features")
     (small_disk / "runs/student/scores.json").unlink()
     fill(small_disk, but=0)
-    for words in (RUN, ("score", "runs/student"), ("export", "runs/student", "--to", "runs/out")):
+    export = ("export", "runs/student", "--to", "runs/out")
+    for words in (RUN, ("score", "runs/student"), export, (*export, "--format", "torch")):
         ended = call(small_disk, *words)
         assert ended.in_a_sentence and "No space left" in ended.said, (words, ended)
     ended = call(small_disk, "knn.py", "runs/student", "--k", "5")
     assert ended.code == 0 and "features are not kept" in ended.said and "kNN 5" in ended.said, ended
+    (small_disk / "runs" / "filler").unlink()
+    fill(small_disk, but=28)  # where the small files of a run have room, and its features not all
+    ended = call(small_disk, "score", "runs/student")
+    assert ended.in_a_sentence and "runs/student/features/" in ended.said, ended
     (small_disk / "runs" / "filler").unlink()
     assert call(small_disk, *RUN).code == 0
     assert different(small_disk / "runs", unbroken / "runs") == []

@@ -34,7 +34,7 @@ def saved(tmp_path):
 
 def test_missing_files_are_named(tmp_path, saved):
     (saved / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="model.safetensors is missing .did the run finish"):
+    with pytest.raises(FileNotFoundError, match="model.safetensors is missing: run its recipe"):
         load_model(saved)
 
 

@@ -1,13 +1,13 @@
 """Tables of many runs: the statistics, what is refused, and published numbers where the setting is theirs."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer import config
+from ssl_transfer import config, runs
 from ssl_transfer.catalog import published
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
@@ -185,8 +185,9 @@ def test_what_cannot_be_compared_says_why(tmp_path, folders):
     (folders[0] / "scores.json").unlink()
     with pytest.raises(UserError, match=r"has no scores; take them with ssl-transfer score .*relaxed_contrastive-0"):
         compare(folders)
-    info = json.loads((folders[0] / "run.json").read_text())
-    (folders[0] / "run.json").write_text(json.dumps(info | {"finished": False}))
+    info = runs.read_info(folders[0])
+    assert info is not None
+    runs.write_info(folders[0], replace(info, finished=False))
     with pytest.raises(UserError, match="is not finished; run its recipe again"):
         compare(folders)
 

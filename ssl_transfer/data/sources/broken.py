@@ -1,7 +1,6 @@
 """Decode every image once before training, so that a broken one is met at the start and not in the tenth hour."""
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ssl_transfer.data.sources.encoded import UNREADABLE, EncodedImages
 from ssl_transfer.data.sources.inventory import printable
-from ssl_transfer.files import write_json
+from ssl_transfer.files import read_json, verified, with_checksum, write_json
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,8 @@ def find_broken(encoded: EncodedImages, size: int, *, memory: Path | None) -> di
         broken |= encoded.decode_in_threads(rows.tolist(), size)[1]
     passing = any(why.startswith(UNREADABLE) for why in broken.values())
     if note is not None and not passing:
-        write_json(note, {"images": len(encoded), "broken": broken})
+        reasons = {str(row): why for row, why in broken.items()}
+        write_json(note, with_checksum({"images": len(encoded), "broken": reasons}))
     return broken
 
 
@@ -71,7 +71,7 @@ def _key(encoded: EncodedImages) -> str:
 def _remembered(note: Path, images: int) -> dict[int, str] | None:
     """What a note says of this number of images; nothing if it is missing, or not as it was written."""
     try:
-        content = json.loads(note.read_text())
+        content = verified(read_json(note))
         broken = {int(row): str(why) for row, why in content["broken"].items()}
         return broken if content["images"] == images and all(0 <= row < images for row in broken) else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
