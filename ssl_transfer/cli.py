@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer import __version__, config, runs
+from ssl_transfer.catalog.roles import TRAINED
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.program import ends_in_a_sentence, loading, speaks
 from ssl_transfer.section import path_argument
@@ -230,7 +231,7 @@ def _score(given: argparse.Namespace) -> None:
         from ssl_transfer.context import leave
         from ssl_transfer.rescore import rescore
 
-    rescore(loaded, given.run)
+    rescore(loaded, given.run, keep=any(override.startswith("score") for override in given.overrides))
     leave()
 
 
@@ -251,7 +252,11 @@ def _sweep(given: argparse.Namespace) -> None:
 
 
 def _compare(given: argparse.Namespace) -> None:
-    _print_comparison(given.runs, given)
+    from ssl_transfer.tables.compare import finished
+
+    folders, left_out = finished(given.runs)
+    print("".join(f"{sentence}\n" for sentence in left_out), end="", file=sys.stderr)
+    _print_comparison(folders, given)
 
 
 def _print_comparison(folders: Sequence[Path], given: argparse.Namespace) -> None:
@@ -378,12 +383,20 @@ def _doctor(given: argparse.Namespace) -> None:
     with loading(_NAME):
         from ssl_transfer.doctor import diagnose
 
-    diagnose(given.file, given.overrides, given.images)
+    if diagnose(given.file, given.overrides, given.images):
+        sys.exit(1)
 
 
 def _validate(given: argparse.Namespace) -> None:
     loaded = config.load(given.recipe, given.overrides)
+    with loading(_NAME):
+        from ssl_transfer.checking import check
+
+    problems, notes = check(loaded)
+    if problems:
+        raise UserError(config.told(given.recipe, problems))
     print(f"{given.recipe} is a valid recipe: {loaded.name}, {loaded.task.kind} into {loaded.model.backbone}")
+    print("".join(f"{note}\n" for note in notes), end="")
 
 
 def _show(given: argparse.Namespace) -> None:
@@ -407,32 +420,79 @@ def _show(given: argparse.Namespace) -> None:
 def _ls(given: argparse.Namespace) -> None:
     if not given.folder.is_dir():
         raise UserError(f"there is no folder {given.folder}")
-    rows = [_recipe_row(path) for path in sorted((given.folder / "recipes").rglob("*.yaml"))]
+    shown = {row[0]: row for path in _recipes_below(given.folder) if (row := _recipe_row(path)) is not None}
     _print_table(
         ("recipe", "task", "backbone", "data"),
-        rows,
+        list(shown.values()),
         empty="no recipes here; a clone of the project has recipes/",
     )
     found = sorted(path.parent for path in (given.folder / "runs").glob("*/run.json"))
-    _print_table(("run", "task", "backbone", "state"), [_run_row(path) for path in found], empty="no runs yet")
+    _print_table(
+        ("run", "task", "backbone", "seed", "state", "scores of the model", "differs from the recipe"),
+        [_run_row(path, given.folder) for path in found],
+        empty="no runs yet",
+    )
 
 
-def _recipe_row(path: Path) -> tuple[str, ...]:
+def _recipes_below(folder: Path) -> list[Path]:
+    """Those of recipes/, and YAML files of one's own in the folder itself and the folders in it, runs apart."""
+    own = [path for pattern in ("*.yaml", "*/*.yaml") for path in folder.glob(pattern)]
+    elsewhere = [path for path in own if not {"runs", "recipes"} & set(path.relative_to(folder).parts[:-1])]
+    return [*sorted((folder / "recipes").rglob("*.yaml")), *sorted(path for path in elsewhere if not _is_hidden(path))]
+
+
+def _is_hidden(path: Path) -> bool:
+    return (
+        any(part.startswith(".") for part in path.parts if part not in (".", ".."))
+        or (path.parent / "run.json").exists()
+    )
+
+
+def _recipe_row(path: Path) -> tuple[str, ...] | None:
+    """What a recipe says; None of a file outside recipes/ that has not the keys of one, and is something else."""
     try:
         loaded = config.load(path)
     except UserError as error:
+        if "recipes" not in path.parts and not config.looks_like_a_recipe(path):
+            return None
         return str(path), f"not valid: {str(error).splitlines()[0]}", "", ""
     return str(path), loaded.task.kind, loaded.model.backbone, loaded.data.dataset
 
 
-def _run_row(folder: Path) -> tuple[str, ...]:
+def _run_row(folder: Path, below: Path) -> tuple[str, ...]:
     try:
         loaded, info = runs.read_recipe(folder), runs.read_info(folder)
+        scored = runs.read_scores(folder)
     except UserError as error:
-        return str(folder), f"not readable: {str(error).splitlines()[0]}", "", ""
+        return str(folder), f"not readable: {str(error).splitlines()[0]}", "", "", "", "", ""
     assert info is not None
-    state = "finished" if info.finished else f"{info.steps} steps done"
-    return str(folder), loaded.task.kind, loaded.model.backbone, state
+    state = "finished" if info.finished else f"{info.steps:,} of {info.total_steps:,} steps"
+    own = [] if scored is None else [score for score in scored.scores if score.role in TRAINED]
+    scores = ", ".join(f"{score.metric} {score.percent}" for score in own[:3]) + (", ..." if len(own) > 3 else "")
+    return (
+        str(folder),
+        loaded.task.kind,
+        loaded.model.backbone,
+        str(loaded.seed),
+        state,
+        scores,
+        _differences(loaded, below),
+    )
+
+
+def _differences(run: config.Recipe, below: Path) -> str:
+    """What a run changed in the recipe of its name, if that is found; the seed has a column of its own."""
+    for path in _recipes_below(below):
+        try:
+            recipe = config.load(path)
+        except UserError:
+            continue
+        if recipe.name == run.name:
+            changes = config.differences(config.identity(recipe), config.identity(run))
+            told = [change.replace(" was ", " ").replace(", is ", " -> ") for change in changes]
+            told = [change for change in told if not change.startswith("seed ")]
+            return ", ".join(told[:3]) + (", ..." if len(told) > 3 else "")
+    return ""
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]], empty: str) -> None:

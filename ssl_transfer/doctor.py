@@ -41,7 +41,7 @@ class Geometry:
     rank: float  # effective, around the mean
     cosine: float  # mean of pairs
     median_distance: float  # squared, of pairs of normalized rows
-    affinity: float  # mean of pairs at sigma 1
+    affinity: float  # mean of pairs, Gaussian at some sigma
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ class SeenPixels:
     mismatch: dict[str, float]  # of the teacher's normalization ("own") and of others; empty without batch norm
 
 
-def diagnose(path: Path, overrides: list[str], count: int) -> None:
+def diagnose(path: Path, overrides: list[str], count: int) -> bool:
     """Load the teacher that a file names, run it on ``count`` training images, and print what is found.
+
+    Returns whether something looks wrong.
 
     Raises:
         UserError: the file, the data or the teacher is not there or is wrong, in one sentence.
@@ -67,14 +69,29 @@ def diagnose(path: Path, overrides: list[str], count: int) -> None:
         folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]
         model, report = open_teacher(teacher, folder)
         images = OpenSplits(context).opened(recipe, "train")
-        lines, complaints = examine(context.place(model), teacher.output, images, count)
+        sigma = getattr(recipe.task, "sigma", None)
+        lines, complaints = examine(context.place(model), teacher.output, images, count, sigma)
     context.say(f"teacher: {teacher.title}, output {teacher.output}")
     for line in [*report, *lines, "", *([f"! {text}" for text in complaints] or ["Nothing looks wrong."])]:
         context.say(line)
+    return bool(complaints)
 
 
-def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500) -> tuple[list[str], list[str]]:
+def doubts(recipe: config.Recipe, model: EmbeddingModel, images: Images, count: int = 64) -> list[str]:
+    """What looks wrong with the recipe's teacher, ``model``, at a glance: on ``count`` images, which take seconds."""
+    teacher = recipe.teacher
+    assert teacher is not None
+    if min(len(images), count) < 3:
+        return []
+    return examine(model, teacher.output, images, count, getattr(recipe.task, "sigma", None))[1]
+
+
+def examine(
+    model: EmbeddingModel, output: str, images: Images, count: int = 500, sigma: float | None = 1.0
+) -> tuple[list[str], list[str]]:
     """What a person should know of a teacher on these images, and what looks wrong, each with what to do about it.
+
+    ``sigma`` is the width of the Gaussian affinity, None for a loss that has none.
 
     Raises:
         ValueError: the model lacks the output, or takes other images.
@@ -83,7 +100,7 @@ def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500
     pixels = torch.cat(list(sample.parts(slice(0, len(sample)))))
     seen = pixels_seen_by(model, pixels, images)
     embedding = extract_features(Output(model, output).eval(), pixels, batch_size=64)
-    geometry = geometry_of(embedding)
+    geometry = geometry_of(embedding, sigma or 1.0)
     knn = None if sample.labels is None else _knn(embedding, pixels, sample.labels)
 
     size, own = pixels.shape[-1], model.backbone.preprocessing
@@ -96,7 +113,7 @@ def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500
         f"output: {geometry.width} wide, norm {geometry.norm:.3g} ± {geometry.norm_sd:.2g}",
         f"spread: effective rank {geometry.rank:.1f} around the mean, mean cosine of pairs {geometry.cosine:.2f}",
         f"affinity: median squared distance {geometry.median_distance:.2f} of normalized pairs, mean affinity "
-        f"{geometry.affinity:.2f} at sigma 1",
+        f"{geometry.affinity:.2f} at sigma {sigma or 1.0:g}",
     ]
     if knn is not None:
         k = min(NEIGHBORS, len(sample) - 1)
@@ -104,7 +121,7 @@ def examine(model: EmbeddingModel, output: str, images: Images, count: int = 500
             f"neighbors: {100 * knn[0]:.1f} % of the images are of the class that their {k} nearest others say, "
             f"{100 * knn[1]:.1f} % by raw pixels"
         )
-    complaints = [*_about_seen(seen), *_about_geometry(geometry, output, model)]
+    complaints = [*_about_seen(seen), *_about_geometry(geometry, output, model, sigma)]
     if knn is not None:
         complaints += _about_neighbors(*knn, len(sample))
     return lines, complaints
@@ -124,7 +141,7 @@ def pixels_seen_by(model: EmbeddingModel, pixels: Tensor, images: Images) -> See
     return SeenPixels(ready.mean().item(), ready.std().item(), mismatch)
 
 
-def geometry_of(embedding: Float[Tensor, "n d"]) -> Geometry:
+def geometry_of(embedding: Float[Tensor, "n d"], sigma: float = 1.0) -> Geometry:
     """Norms and spread of an embedding's rows, and cosines and affinities of the pairs of its first 2,000."""
     x = embedding.double()
     centered = x - x.mean(dim=0)
@@ -142,7 +159,7 @@ def geometry_of(embedding: Float[Tensor, "n d"]) -> Geometry:
         rank=effective_rank(centered) if moves else 0.0,
         cosine=cosine.mean().item(),
         median_distance=distance.median().item(),
-        affinity=torch.exp(-distance).mean().item(),
+        affinity=torch.exp(-distance / sigma).mean().item(),
     )
 
 
@@ -179,7 +196,7 @@ def _about_seen(seen: SeenPixels) -> list[str]:
     return []
 
 
-def _about_geometry(geometry: Geometry, output: str, model: EmbeddingModel) -> list[str]:
+def _about_geometry(geometry: Geometry, output: str, model: EmbeddingModel, sigma: float | None) -> list[str]:
     if geometry.rank < 3 or geometry.cosine > 0.99:
         return [
             "The teacher looks collapsed: it says nearly the same of all images. If it was good where it was trained, "
@@ -191,12 +208,12 @@ def _about_geometry(geometry: Geometry, output: str, model: EmbeddingModel) -> l
             f"{geometry.still} of {geometry.width} dimensions never change: the teacher is half dead, or sees other "
             "images than it was trained on."
         )
-    if geometry.affinity > 0.5:
-        sigma = geometry.median_distance / 2
+    if sigma is not None and geometry.affinity > 0.5:
+        better = geometry.median_distance / 2
         other = "" if output != "features" or model.head is None else f"transfer output: {model.head.output_name}, or "
         complaints.append(
-            "At sigma 1 the relaxed contrastive loss tells every pair to be close (mean affinity "
-            f"{geometry.affinity:.2f}): {other}set task.sigma to about {sigma:.2g}, which treats the median pair as "
+            f"At sigma {sigma:g} the relaxed contrastive loss tells every pair to be close (mean affinity "
+            f"{geometry.affinity:.2f}): {other}set task.sigma to about {better:.2g}, which treats the median pair as "
             "sigma 1 treats that of an embedding spread over the whole sphere."
         )
     return complaints

@@ -25,9 +25,11 @@ from ssl_transfer.building.teacher_memory import batches_with_teacher, remembers
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Batch, Batches, Images
 from ssl_transfer.distributed import synchronize_batch_norm
+from ssl_transfer.doctor import doubts
 from ssl_transfer.errors import Interrupted, UserError, machine_limits, user_mistakes
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, save_model
+from ssl_transfer.progress import duration
 from ssl_transfer.report.page import VIEWS, write_report
 from ssl_transfer.report.views_sheet import draw_views
 from ssl_transfer.rescore import check_scores, score_once
@@ -52,7 +54,7 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
     splits = OpenSplits(context)
     context.on_main_process(lambda: check_scores(recipe, splits))
     with _stop_on_signal() if stop is None else nullcontext(stop) as stop:
-        folder = train(recipe, context, splits, stop)
+        folder = train(recipe, context, splits, stop, scored=True)
         if stop(0):  # after the last step, of which the loop takes no notice
             raise Interrupted(f"stopped; {folder} is trained, and the same command goes on from there")
     if runs.final_scores(recipe):
@@ -61,8 +63,11 @@ def run(recipe: config.Recipe, *, stop: Stop | None = None) -> Path:
     return folder
 
 
-def train(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop) -> Path:
-    """Bring the recipe's training to its end: from the start, from where it stopped, or not at all if it is done."""
+def train(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop, *, scored: bool = False) -> Path:
+    """Bring the recipe's training to its end: from the start, from where it stopped, or not at all if it is done.
+
+    ``scored`` says that it will be scored then, which a teacher is with its student.
+    """
     with ExitStack() as held:  # by the main process: nobody else trains in the folder meanwhile
         folder, notice, info = context.on_main_process(
             lambda: held.enter_context(runs.exclusive_folder(recipe, partial(_wait, context, stop)))
@@ -75,15 +80,22 @@ def train(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Sto
             context.say(f"{folder} is trained ({info.steps:,} steps)")
         else:
             splits.keep_only(recipe)
-            _train(recipe, folder, info, context, splits, stop)
+            _train(recipe, folder, info, context, splits, stop, scored=scored)
     return folder
 
 
 def _train(
-    recipe: config.Recipe, folder: Path, info: runs.RunInfo, context: Context, splits: OpenSplits, stop: Stop
+    recipe: config.Recipe,
+    folder: Path,
+    info: runs.RunInfo,
+    context: Context,
+    splits: OpenSplits,
+    stop: Stop,
+    *,
+    scored: bool,
 ) -> None:
     """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
-    built = _build(recipe, context, splits, stop)
+    built = _build(recipe, context, splits, stop, first=info.steps == 0)
     if recipe.teacher is not None and recipe.teacher.recipe is not None:  # whose weights are known only now
         info = _with_inputs(recipe, folder, info, context, splits)
     taken = built.batches.images.inventory
@@ -103,7 +115,7 @@ def _train(
     )
     if context.accelerator.is_main_process:
         draw_views(built.batches, folder / VIEWS)
-    outcome, teacher_loss = _fit(recipe, built, info, folder, context, splits, stop)
+    outcome, teacher_loss = _fit(recipe, built, info, folder, context, splits, stop, scored=scored)
 
     def keep() -> None:
         save_model(folder, built.kept(), built.spec)
@@ -158,8 +170,11 @@ class _Built:
         return self.average.module if self.average else self.model  # type: ignore[return-value]
 
 
-def _build(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop) -> _Built:
-    """The student first: a mistake in it should not wait for hours of teacher."""
+def _build(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop, *, first: bool) -> _Built:
+    """The student first: a mistake in it should not wait for hours of teacher.
+
+    Where training begins, and does not go on, it is said if the teacher looks wrong.
+    """
     with user_mistakes():
         spec = model_spec(recipe, splits.opened(recipe, "training"))
         build_batches(recipe, splits.opened(recipe, "training"), context)
@@ -169,6 +184,9 @@ def _build(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: St
     with user_mistakes():
         images, watched = splits.opened_training(recipe)
         batches = build_batches(recipe, images, context)
+        if teacher is not None and first:
+            for doubt in context.on_main_process(partial(doubts, recipe, context.place(teacher), images)):
+                context.say(f"! {doubt}")
         task = context.place(build_task(recipe, model, teacher, images, steps_per_epoch=batches.steps_per_epoch))
     if context.accelerator.num_processes > 1 and recipe.train.sync_batch_norm:
         synchronize_batch_norm(task)  # also those of heads that only training has, and of a copy that trails the model
@@ -197,6 +215,8 @@ def _fit(
     context: Context,
     splits: OpenSplits,
     stop: Stop,
+    *,
+    scored: bool,
 ) -> tuple[Outcome, float | None]:
     """Train what was built, from where ``folder`` says it stands to the last step.
 
@@ -243,7 +263,11 @@ def _fit(
             autocast=context.autocast,
             after_step=_after_step(recipe, built, splits),
             stop=stop,
-            progress=ProgressReport(recipe.name, context.console),
+            progress=ProgressReport(
+                recipe.name,
+                context.console,
+                partial(_scoring_in_words, recipe, splits) if scored else lambda seconds_of_a_step: "",
+            ),
         )
         teacher_loss = _teacher_loss(built.task, batch(info.total_steps - 1))
     for tracker in accelerator.trackers:
@@ -256,6 +280,19 @@ def _teacher_loss(task: nn.Module, batch: Batch) -> float | None:
     if not isinstance(task, RelationalTransfer):
         return None
     return reduce(task.teacher_loss(batch).float(), "sum").item()
+
+
+def _scoring_in_words(recipe: config.Recipe, splits: OpenSplits, seconds_of_a_step: float) -> str:
+    """What comes after training: the features of an image by student and untrained student take about as long as half
+    a training step's share of it, of which a backward pass is twice a forward pass, and the teacher's are in both.
+    """
+    kinds = [kind for kind in recipe.score if kind.columns() and not kind.during_training]
+    if not kinds:
+        return ""
+    scored = len(splits.listed(recipe, "train")) + len(splits.listed(recipe, "test"))
+    features = scored * seconds_of_a_step / (recipe.data.batch_size * recipe.data.views)
+    measures = "1 measure" if len(kinds) == 1 else f"{len(kinds)} measures"
+    return f", then {duration(features)} for the features of {scored:,} images to score, and {measures} of each model"
 
 
 def _after_step(

@@ -1,9 +1,12 @@
 """The scores of a trained recipe: of its teacher, the model itself, the untrained network and raw pixels."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits, scored_splits
@@ -17,13 +20,16 @@ from ssl_transfer.errors import machine_limits, user_mistakes
 from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, load_model
+from ssl_transfer.progress import Rounds
 from ssl_transfer.report.details import write_details
 from ssl_transfer.report.page import write_report
 from ssl_transfer.report.terminal import print_scores
+from ssl_transfer.scores import Scores
 from ssl_transfer.scores.base import ScoredImages
 from ssl_transfer.scores.measuring import measure_all, needed_layers
 from ssl_transfer.scores.score import Score, ScoreTable
 
+_ASKED = TypeAdapter(Scores)
 # The baseline of raw pixels is for images of up to 64 x 64: a probe of larger ones takes longer than all the others.
 RAW_PIXELS = 3 * 64 * 64
 
@@ -57,9 +63,16 @@ def score_once(recipe: config.Recipe, folder: Path, context: Context, splits: Op
 
 @machine_limits()
 def rescore(
-    recipe: config.Recipe, folder: Path, context: Context | None = None, splits: OpenSplits | None = None
+    recipe: config.Recipe,
+    folder: Path,
+    context: Context | None = None,
+    splits: OpenSplits | None = None,
+    *,
+    keep: bool = False,
 ) -> None:
     """Score teacher, student, untrained student and raw pixels by the recipe's probes; write and print the scores.
+
+    With ``keep`` columns that the run has and the recipe does not ask for stay, if they are of the same images.
 
     Raises:
         UserError: the model, its teacher or the images cannot be had, or do not allow a score.
@@ -73,22 +86,36 @@ def rescore(
         scores: list[Score] = []
         teacher: dict[str, ModelFeatures] | None = None
         shown: dict[str, ModelFeatures] = {}  # in the report, beside the scores
+        needed = needed_layers(recipe.score)
+        seen = sum(len(train) * train_features + len(test) for train_features in needed.values())
+        rounds = Rounds("scoring", context.console, _count_models(recipe, train))
         for role, name, model in _models(recipe, student, spec, train, context):
-            layers = {
-                layer: features_of(
-                    name,
-                    model,
-                    (train, test),
-                    role=role,
-                    layer=layer,
-                    train_features=train_features,
-                    cache=folder / "features",
-                    must_keep=True,  # a run has the same files, whatever happened to it
-                )
-                for layer, train_features in needed_layers(recipe.score).items()
-            }
-            classes = student.embedding_dim
-            scores += measure_all(layers, recipe.score, seed=recipe.seed, teacher=teacher, main=main, classes=classes)
+            rounds.begin(name)
+            with rounds.stage("features", seen, "images") as stage:
+                layers = {
+                    layer: features_of(
+                        name,
+                        model,
+                        (train, test),
+                        role=role,
+                        layer=layer,
+                        train_features=train_features,
+                        cache=folder / "features",
+                        must_keep=True,  # a run has the same files, whatever happened to it
+                        advance=stage.advance,
+                    )
+                    for layer, train_features in needed.items()
+                }
+            scores += measure_all(
+                layers,
+                recipe.score,
+                seed=recipe.seed,
+                teacher=teacher,
+                main=main,
+                classes=student.embedding_dim,
+                watched=rounds.stage,
+            )
+            rounds.end()
             if role == "teacher":
                 teacher = layers
             if layers and role in ("teacher", *TRAINED):
@@ -110,6 +137,8 @@ def rescore(
         if shown:
             with user_mistakes():
                 write_details(folder, shown, seed=recipe.seed)
+        if keep:
+            scores, about = _with_others(scores, about, runs.read_scores(folder))
         # The scores last: where they are, the run is complete, and nobody would write the report again.
         write_report(folder, runs.as_read(scores, about))
         runs.write_scores(folder, scores, about)
@@ -133,8 +162,30 @@ def _models(
     role: Role = "trained" if teacher is None else "student"
     yield _Scored(role, f"{role} ({spec.backbone})", student)
     yield _Scored("untrained", f"untrained ({spec.backbone})", untrained_everywhere(recipe, spec, context))
-    if images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS:
+    if _shows_pixels(images):
         yield _Scored("raw pixels", "raw pixels", None)
+
+
+def _with_others(
+    scores: list[Score], about: dict[str, Any], before: runs.RunScores | None
+) -> tuple[list[Score], dict[str, Any]]:
+    """The scores with those columns of ``before`` that are not among them, and what was asked for with those, too."""
+    if before is None or before.about.get("fingerprints") != about["fingerprints"]:
+        return scores, about
+    taken = {score.metric for score in scores}
+    others = [score for score in before.scores if score.metric not in taken]
+    kinds = [(kind, set(kind.columns())) for kind in _ASKED.validate_json(json.dumps(before.about.get("asked", [])))]
+    asked = [kind.model_dump(mode="json") for kind, columns in kinds if not columns & taken]
+    return [*others, *scores], {**about, "asked": [*asked, *about["asked"]]}
+
+
+def _count_models(recipe: config.Recipe, images: Images) -> int:
+    """How many :func:`_models` gives."""
+    return 2 + (recipe.teacher is not None) + _shows_pixels(images)
+
+
+def _shows_pixels(images: Images) -> bool:
+    return images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS
 
 
 def _title(recipe: config.Recipe) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ssl_transfer import cli
+from ssl_transfer import cli, config
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
 from ssl_transfer.tables import grid
+from tests.fake_runs import fake_run
 from tests.test_config import PRETRAIN, ROOT, TRANSFER
 
 
@@ -176,6 +177,23 @@ def test_ls_lists_recipes_and_runs_and_survives_a_bad_one(folder, capsys):
     assert any("recipes/bad.yaml" in line and "not valid" in line for line in lines)
     assert lines[-1] == "no runs yet"
     assert code_of("ls", "nowhere") == 2
+
+
+def test_ls_finds_recipes_of_ones_own_and_says_what_a_run_changed_and_scored(folder, capsys):
+    (folder / "mine.yaml").write_text(PRETRAIN.replace("name: small", "name: mine"))
+    (folder / "other.yaml").write_text("services: {web: 1}")
+    made = fake_run(
+        folder / "runs" / "mine", {"trained (tiny_convnet)": {"kNN 20": 0.913}}, recipe="digits/simclr.yaml"
+    )
+    changed = config.load(folder / "mine.yaml", ["optim.lr=1e-4", "seed=7"])
+    (made / "recipe.yaml").write_text(config.dump(changed))
+    main(["ls"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["mine.yaml", "simclr"] for line in lines)
+    assert not any("other.yaml" in line or line.startswith("runs/mine/recipe.yaml") for line in lines)
+    (run,) = (line for line in lines if line.startswith("runs/mine "))
+    assert run.split("  ")[-1].strip() == "optim.lr 0.002 -> 0.0001"
+    assert "finished" in run and " 7 " in run and "kNN 20 91.3" in run
 
 
 def test_score_of_something_else_is_one_sentence(folder, capsys):

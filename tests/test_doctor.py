@@ -190,7 +190,9 @@ def test_the_command_prints_what_it_found_and_what_is_wrong(digits_file, capsys)
     for line in ("teacher: tiny_convnet of net.pth", "format: plain", "none missing", "left over", "neighbors: "):
         assert line in told
     assert "100 training images of digits, 8 px" in told and "wrongly normalized" not in told
-    main(["doctor", digits_file(mean=[0.0], std=[1.0]), "train.cpu_threads=1", "--images", "100"])
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", digits_file(mean=[0.0], std=[1.0]), "train.cpu_threads=1", "--images", "100"])
+    assert caught.value.code == 1  # so that a script notices
     assert "! The images look wrongly normalized" in capsys.readouterr().out
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     {"runs", "processes"},
     {"context", "report"},
     {"building"},
-    {"rescore", "evaluation", "doctor", "export", "embeddings", "suite"},
+    {"checking", "rescore", "evaluation", "doctor", "export", "embeddings", "suite"},
     {"recipe", "mteb"},
     {"tables", "distilling"},
     {"cli"},

@@ -9,6 +9,7 @@ from ssl_transfer.config.data import Data as Data
 from ssl_transfer.config.loading import dump as dump
 from ssl_transfer.config.loading import load as load
 from ssl_transfer.config.loading import load_teacher as load_teacher
+from ssl_transfer.config.loading import looks_like_a_recipe as looks_like_a_recipe
 from ssl_transfer.config.loading import of_mapping as of_mapping
 from ssl_transfer.config.model import Model as Model
 from ssl_transfer.config.problems import problems_of as problems_of

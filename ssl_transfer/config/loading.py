@@ -42,6 +42,14 @@ def of_mapping(raw: Mapping[str, Any], title: str) -> Recipe:
     return _validated(copy.deepcopy(dict(raw)), Path(title), ())
 
 
+def looks_like_a_recipe(path: Path) -> bool:
+    """Whether a file has most of the keys of a recipe, and may be meant as one."""
+    try:
+        return len(_read(path).keys() & Recipe.model_fields.keys()) >= 5
+    except UserError:
+        return False
+
+
 def load_teacher(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with a teacher, or a file that has only its ``teacher`` and ``data``, made a recipe of.
 

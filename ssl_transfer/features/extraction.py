@@ -3,7 +3,7 @@
 Recipes and the programs in ``eval/`` get them here, so both print the same numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in
 from ssl_transfer.data import Images
-from ssl_transfer.distributed import gather_shards, meet, shard
+from ssl_transfer.distributed import gather_shards, meet, shard, world_size
 from ssl_transfer.features.cache import read_features, structure_hash, weights_hash, write_features
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import PooledLayer, extract_features, raw_pixels
@@ -41,22 +41,30 @@ def compute_features(
 
 
 def kept_features(
-    network: nn.Module, images: Images, *, key: Mapping[str, str], folder: Path | None, must_keep: bool = False
+    network: nn.Module,
+    images: Images,
+    *,
+    key: Mapping[str, str],
+    folder: Path | None,
+    must_keep: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Float32[Tensor, "n d"]:
     """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint.
+
+    ``advance`` is called with numbers of images that are computed, of this process and the others together.
 
     Raises:
         OSError: they cannot be written there, and ``must_keep`` is on.
     """
     meet()  # one process may have measured for hours meanwhile
     if folder is None:
-        return _compute(network, images)
+        return _compute(network, images, advance)
     key = {**key, "data": images.fingerprint, "split": images.split}
     state = PartialState()
     found = read_features(folder, key) if state.is_main_process else None  # which alone looks and writes
     shape = broadcast_object_list([None if found is None else tuple(found.shape)])[0]
     if shape is None:
-        features = _compute(network, images)
+        features = _compute(network, images, advance)
         if state.is_main_process:
             write_features(folder, key, features, must_keep=must_keep)
         return features
@@ -87,11 +95,17 @@ def exact() -> AbstractContextManager[None]:
     return products_in("ieee", GPU_MATMUL, GPU_CONVOLUTION)
 
 
-def _compute(network: nn.Module, images: Images) -> Float32[Tensor, "n d"]:
+def _compute(
+    network: nn.Module, images: Images, advance: Callable[[int], None] = lambda count: None
+) -> Float32[Tensor, "n d"]:
     network = placed(network, images)
     own = shard(len(images))
+
+    def shared(count: int) -> None:
+        advance(count * world_size())
+
     with exact():
-        parts = [extract_features(network, pixels) for pixels in images.parts(own)]
+        parts = [extract_features(network, pixels, advance=shared) for pixels in images.parts(own)]
         if not parts:  # a process beyond the last image still has to know the width
             parts = [extract_features(network, images.pixels[:1])[:0]]
     return gather_shards(torch.cat(parts), len(images))

@@ -1,6 +1,6 @@
 """One model's features of a labeled data set, which are all that most measures look at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def features_of(
     train_features: bool = True,
     cache: Path | None = None,
     must_keep: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> ModelFeatures:
     """Features of both splits by ``model``, which is put in eval mode; without a model, the pixels themselves.
 
@@ -50,7 +51,7 @@ def features_of(
     name of a layer of the timm network. Features are read from the folder ``cache`` if it has those of the same
     weights, images, preprocessing and layer, and written there otherwise; where that is refused, a warning says so, or
     with ``must_keep`` an error. Where no measure looks at those of the training images, ``train_features`` is off and
-    there are none.
+    there are none. ``advance`` is called with numbers of images that are computed.
 
     Raises:
         ValueError: the model has no such layer, or its features are not finite.
@@ -60,11 +61,10 @@ def features_of(
     network, key = placed(layer_of(model, layer), splits[0]), {} if model is None else features_key(model, layer)
 
     def features(images: Images) -> Tensor:
-        x = (
-            compute_features(None, images)
-            if model is None
-            else kept_features(network, images, key=key, folder=cache, must_keep=must_keep)
-        )
+        if model is None:
+            x = compute_features(None, images)
+        else:
+            x = kept_features(network, images, key=key, folder=cache, must_keep=must_keep, advance=advance)
         check_features(x, f"{name} on {images.name} {images.split}")
         return x
 

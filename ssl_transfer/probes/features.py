@@ -28,12 +28,14 @@ def extract_features(
     *,
     batch_size: int = 512,
     device: torch.device | str | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Float32[Tensor, "n d"]:
     """Features of every image in order: no augmentation, no gradient, the model in eval mode.
 
     The model sees images in [0, 1] and applies its own preprocessing. Batches of ``batch_size`` images are moved to
     ``device``, by default that of the model's parameters; the result is where ``pixels`` are. A caller with several
-    processes gives each its own rows and concatenates the results.
+    processes gives each its own rows and concatenates the results. ``advance`` is called with the number of images
+    after each batch.
 
     Raises:
         ValueError: there are no images, or a part of the model is in training mode.
@@ -51,6 +53,7 @@ def extract_features(
             # Allocated outside inference mode, so that the result is an ordinary tensor, which autograd accepts.
             rows = torch.empty(len(pixels), features.shape[1], device=pixels.device)
         rows[start : start + batch_size] = features
+        advance(len(features))
     assert rows is not None
     return rows
 

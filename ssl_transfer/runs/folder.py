@@ -8,6 +8,7 @@ empty when finished) · ``metrics.jsonl`` · ``model.safetensors`` + ``config.js
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -147,9 +148,23 @@ def exclusive_folder(
                 remove_leftovers(place)
             info = read_info(folder)
             if info is not None and info.identity == config.identity_hash(recipe):
-                yield folder, notice, info
+                try:
+                    yield folder, notice, info
+                except BaseException:
+                    _remove_if_empty(folder)
+                    raise
                 return
         # Another recipe took the name before the folder was locked: look again for one of our own.
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove the folder of an attempt that came to nothing: no step was taken and nothing but its recipe is there."""
+    info = read_info(folder)
+    if info is None or info.steps or info.finished:
+        return
+    own = {"recipe.yaml", "run.json", ".lock", "state"}
+    if {path.name for path in folder.iterdir()} <= own and not any((folder / "state").glob("*")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_recipe(folder: Path) -> config.Recipe:
@@ -217,8 +232,8 @@ def _agrees(noted: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         noted_kinds = TypeAdapter(Scores).validate_json(json.dumps(noted.get("asked", wanted["asked"])))
     except ValidationError:
         return False
-    same_kinds = [kind.model_dump(mode="json") for kind in noted_kinds] == wanted["asked"]
-    return same_kinds and noted.get("data", wanted["data"]) == wanted["data"]
+    kept = [kind.model_dump(mode="json") for kind in noted_kinds]
+    return all(kind in kept for kind in wanted["asked"]) and noted.get("data", wanted["data"]) == wanted["data"]
 
 
 def is_complete(recipe: config.Recipe, folder: Path) -> bool:

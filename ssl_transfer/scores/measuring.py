@@ -1,7 +1,8 @@
 """All scores that a recipe asks for, of one model."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
@@ -28,11 +29,13 @@ def measure_all(
     teacher: "Mapping[str, ModelFeatures] | None",
     main: bool,
     classes: int | None = None,
+    watched: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Score]:
     """Every score of ``asked`` of one model, of which ``layers`` has the features by layer; on the ``main`` process.
 
     ``teacher`` has the teacher's likewise; ``classes`` is that of :class:`~ssl_transfer.scores.base.Measuring`. The
-    other processes take part where a kind needs them, and return nothing.
+    other processes take part where a kind needs them, and return nothing. Each measure is taken inside ``watched`` of
+    its first column.
     """
     from ssl_transfer.distributed import meet
     from ssl_transfer.features.extraction import exact
@@ -45,7 +48,7 @@ def measure_all(
             meet()  # what the main process measured alone before may have taken hours
         layer = kind.scored_layer
         measuring = Measuring(seed, None if teacher is None else teacher[layer], classes)
-        with exact():
+        with watched(next(iter(kind.columns()), kind.kind)), exact():
             found = kind.measure(layers[layer], measuring)
         scores += found if main else []
     return scores

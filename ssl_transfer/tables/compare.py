@@ -3,6 +3,7 @@
 Runs that differ in nothing but seeds are one *method*. Reads run folders, which say all it takes; imports no torch.
 """
 
+import glob
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Comparison:
     baseline: str
     caption: str
     protocols: dict[str, str]  # of the trained models, by metric
+    warning: str | None = None  # what makes the methods no equals
 
 
 def read_run(folder: Path) -> Run:
@@ -67,6 +69,36 @@ def read_run(folder: Path) -> Run:
     if scored is None:
         raise UserError(f"{folder} has no scores; take them with ssl-transfer score {folder}")
     return Run(folder, recipe, Settings.of(recipe), scored.scores, scored.about)
+
+
+def finished(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Those of several folders that can be compared, and a sentence for each run that cannot: not finished, no scores.
+
+    Patterns such as ``runs/digits-*`` are filled in, and files among what they match are passed over.
+
+    Raises:
+        UserError: a pattern matches nothing, or no run is left.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        if not any(letter in str(folder) for letter in "*?[") or folder.exists():
+            found.append(folder)
+            continue
+        matched = sorted(path for path in map(Path, glob.glob(str(folder))) if path.is_dir())
+        if not matched:
+            raise UserError(f"nothing matches {folder}")
+        found += matched
+    kept, left_out = [], []
+    for folder in found:
+        info = runs.read_info(folder)
+        if info is None or (info.finished and runs.read_scores(folder) is not None):
+            kept.append(folder)  # what is no run at all is refused by its name
+        else:
+            why = "has no scores" if info.finished else f"stands at step {info.steps:,} of {info.total_steps:,}"
+            left_out.append(f"{folder} {why}, and is left out")
+    if not kept:
+        raise UserError("; ".join(left_out))
+    return kept, left_out
 
 
 def compare(folders: Sequence[Path], *, baseline: str | None = None) -> Comparison:
@@ -92,6 +124,7 @@ def compare(folders: Sequence[Path], *, baseline: str | None = None) -> Comparis
         values=values,
         baseline=baseline,
         caption=_caption(values, found),
+        warning=_unequal_budgets(found),
         protocols={
             score.metric: in_words(_protocol(run, score))
             for run in found
@@ -228,6 +261,19 @@ def _refuse_twins(found: Sequence[Run]) -> None:
         twin = first.setdefault(run.settings.name(), run)
         if twin is not run:
             raise UserError(f"{twin.folder} and {run.folder} are the same run; name one of them")
+
+
+def _unequal_budgets(found: Sequence[Run]) -> str | None:
+    """What methods were trained for, where that is not the same."""
+    budgets = defaultdict(list)
+    for run in found:
+        recipe, info = run.recipe, runs.read_info(run.folder)
+        steps = info.total_steps if info is not None else 0
+        budgets[f"{recipe.train.epochs} epochs, {steps * recipe.data.batch_size:,} images seen"].append(run.folder.name)
+    if len(budgets) == 1:
+        return None
+    told = "; ".join(f"{budget}: {', '.join(names)}" for budget, names in budgets.items())
+    return f"These runs were not trained for equally long, which a difference may come from. {told}."
 
 
 def _caption(values: pd.DataFrame, found: Sequence[Run]) -> str:

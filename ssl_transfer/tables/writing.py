@@ -13,6 +13,8 @@ def markdown(comparison: Comparison) -> str:
     """The table, the paired differences, and how each number was taken."""
     summary = comparison.summary
     lines = [f"Scores in %: mean ± standard deviation (n). {comparison.caption}.", "", *_summary(summary)]
+    if comparison.warning is not None:
+        lines[1:1] = ["", comparison.warning]
     if len(comparison.differences):
         lines += ["", *_differences(comparison)]
     lines += ["", *(f"* {metric}: {words}." for metric, words in comparison.protocols.items())]

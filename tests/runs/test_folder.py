@@ -154,3 +154,15 @@ def test_a_damaged_run_file_is_one_sentence(load):
     (folder / "run.json").write_text('{"identity": ')
     with pytest.raises(UserError, match="run.json is damaged"):
         runs.claim(load())
+
+
+@pytest.mark.parametrize("trace", [None, "a step", "the log", "a file of somebody"])
+def test_an_attempt_that_came_to_nothing_leaves_no_folder(load, trace):
+    recipe = load()
+    with pytest.raises(UserError), runs.exclusive_folder(recipe, refuse_to_wait) as (folder, _, info):
+        if trace == "a step":
+            runs.write_info(folder, replace(info, steps=1))
+        elif trace is not None:
+            (folder / ("metrics.jsonl" if trace == "the log" else "notes.txt")).write_text("{}")
+        raise UserError("no such backbone")
+    assert folder.exists() == (trace is not None)

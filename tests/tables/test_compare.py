@@ -12,7 +12,7 @@ from ssl_transfer.catalog import published
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
 from ssl_transfer.tables import writing
-from ssl_transfer.tables.compare import compare
+from ssl_transfer.tables.compare import compare, finished
 from ssl_transfer.tables.methods import Settings, labels
 from ssl_transfer.tables.protocols import PROTOCOL
 from tests.fake_runs import RECIPES, fake_run
@@ -251,3 +251,32 @@ def test_published_numbers_are_those_of_their_tables():
     assert percent("cifar100", None, *classifier("cifar_mobilenetv2_half"), "top-1") == 64.60
     ours = ("cifar100", classifier("cifar_resnet32x4"), "cifar_resnet8x4", "relaxed_contrastive", "top-1")
     assert published.find(*ours) is None
+
+
+def test_runs_that_cannot_be_compared_are_left_out_and_named(tmp_path, folders):
+    begun = fake_run(tmp_path / "begun", {STUDENT: {"kNN 20": 0.5}})
+    runs.write_info(begun, replace(runs.read_info(begun), finished=False, steps=3))
+    unscored = fake_run(tmp_path / "unscored", {STUDENT: {"kNN 20": 0.5}})
+    (unscored / "scores.json").unlink()
+    kept, left_out = finished([folders[0], begun, unscored])
+    assert kept == [folders[0]]
+    assert left_out == [
+        f"{begun} stands at step 3 of 10, and is left out",
+        f"{unscored} has no scores, and is left out",
+    ]
+    matched, _ = finished([tmp_path / "pkt-*"])
+    assert matched == [folder for folder in folders if folder.name.startswith("pkt-")]
+    with pytest.raises(UserError, match="stands at step 3"):
+        finished([begun])
+    with pytest.raises(UserError, match="nothing matches"):
+        finished([tmp_path / "none-*"])
+
+
+def test_unequal_budgets_are_named(tmp_path, folders):
+    assert compare(folders).warning is None
+    short = fake_run(tmp_path / "short", {STUDENT: {"kNN 20": 0.5}}, "train.epochs=6", "optim.warmup_epochs=0")
+    runs.write_info(short, replace(runs.read_info(short), total_steps=3))
+    comparison = compare([folders[0], short])
+    assert "not trained for equally long" in comparison.warning
+    assert "6 epochs, 768 images seen: short" in comparison.warning
+    assert comparison.warning in writing.markdown(comparison)
