@@ -1,4 +1,4 @@
-"""What a start and a step cost against the number of images: the order of an epoch, and the index of shards.
+"""What a start and a step cost against the number of images: the order of an epoch, the index of shards, stores.
 
     OMP_NUM_THREADS=1 python benchmarks/scale.py [--images 100000 1000000 10000000]
 
@@ -8,14 +8,17 @@ tiny images; that of starting with one that is known is measured on arrays made 
 """
 
 import argparse
+import http.server
 import io
 import json
+import re
 import resource
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,15 +124,89 @@ def started(folder: str) -> None:
     )
 
 
+class RangeServer(http.server.BaseHTTPRequestHandler):
+    """Gives the file of its server, or a range of it."""
+
+    protocol_version = "HTTP/1.1"
+    content = b""
+
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        """Answer with the range that is asked for."""
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        """The whole file, or its range."""
+        asked = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        part = self.content[int(asked[1]) : int(asked[2]) + 1] if asked else self.content
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Accept-Ranges", "bytes")
+        if asked:
+            self.send_header("Content-Range", f"bytes {asked[1]}-{asked[2]}/{len(self.content)}")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(part)
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+def serve(path: str) -> None:
+    """Be a web server of one file on the loopback address, and print its port."""
+    RangeServer.content = Path(path).read_bytes()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeServer) as server:
+        print(server.server_port, flush=True)
+        server.serve_forever()
+
+
+def stores(images: int = 600, rounds: int = 5) -> None:
+    """Print how many encoded images a process reads in a second, with eight threads, from a disk and from stores."""
+    with tempfile.TemporaryDirectory() as folder:
+        noise = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+        picture = io.BytesIO()
+        Image.fromarray(noise).resize((500, 375)).save(picture, "JPEG", quality=90)
+        with tarfile.open(f"{folder}/train-000.tar", "w") as archive:
+            for number in range(images):
+                member = tarfile.TarInfo(f"{number:05}.jpg")
+                member.size = len(picture.getvalue())
+                archive.addfile(member, io.BytesIO(picture.getvalue()))
+        command = [sys.executable, __file__, "--serve", f"{folder}/train-000.tar"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            roots = {"disk": folder, "file://": f"file://{folder}", "http://": f"http://127.0.0.1:{port}"}
+            found = {name: find_shards(root, "train-{000..000}.tar").storage for name, root in roots.items()}
+            rates: dict[str, list[float]] = {name: [] for name in roots}
+            for _ in range(rounds):
+                for name, storage in found.items():
+                    began = time.perf_counter()
+                    with ThreadPoolExecutor(8) as pool:
+                        list(pool.map(storage.read, range(images)))
+                    rates[name].append(images / (time.perf_counter() - began))
+            server.terminate()
+    medians = ", ".join(f"{name} {sorted(rates[name])[rounds // 2]:,.0f}" for name in rates)
+    print(f"| images of {len(picture.getvalue()):,} bytes read in a second | {medians} |", flush=True)
+
+
 def main() -> None:
     """Measure all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[10**5, 10**6, 10**7])
+    parser.add_argument("--stores", action="store_true", help="only what is read from a disk and from stores")
     parser.add_argument("--started", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.serve:
+        return serve(given.serve)
     if given.started:
         return started(given.started)
+    if given.stores:
+        return stores()
     print(json.dumps({"torch": torch.__version__, "batch": BATCH}))
     for images in (*given.images, 10**9):
         order(images)
@@ -137,6 +214,7 @@ def main() -> None:
         make_index(images)
     for images in given.images:
         start(images)
+    stores()
 
 
 if __name__ == "__main__":
