@@ -21,7 +21,7 @@ from torch import nn
 
 from ssl_transfer import __version__, config
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in, set_products
-from ssl_transfer.distributed import Machine, from_main_process, meet
+from ssl_transfer.distributed import Machine, from_main_process, meet, this_machine
 from ssl_transfer.errors import UserError, machine_limits, user_mistakes
 from ssl_transfer.launching import cores
 from ssl_transfer.processes import (
@@ -98,7 +98,7 @@ class Context:
         console = Console(markup=False, emoji=False) if accelerator.is_main_process else None
         watch_others()
         refuse_different(recipe, versions())
-        context = cls(accelerator, *_arithmetic(recipe, accelerator.device), console, Machine())
+        context = cls(accelerator, *_arithmetic(recipe, accelerator.device), console, this_machine())
         for notice in notices():
             context.say(notice)
         return context
@@ -144,19 +144,22 @@ class Context:
     def once_a_machine(self, do: Callable[[], T]) -> T | None:
         """Call ``do`` on the first process of each machine and return there what it returned, None on the others.
 
-        All wait until all machines are done.
+        The main process's machine comes first: where machines share a disk, the others find what it has downloaded,
+        listed and checked. All wait until all machines are done.
 
         Raises:
             UserError: ``do`` refused on a machine; every process raises it then.
         """
-        made, refusal = None, None
-        if self.machine.first:
-            try:
-                with user_mistakes(), machine_limits():
-                    made = do()
-            except UserError as error:
-                refusal = error
-        refuse_together(refusal)
+        made = None
+        for turn in range(min(2, self.machine.count)):
+            refusal = None
+            if self.machine.first and self.accelerator.is_main_process == (turn == 0):
+                try:
+                    with user_mistakes(), machine_limits():
+                        made = do()
+                except UserError as error:
+                    refusal = error
+            refuse_together(refusal)
         return made
 
 

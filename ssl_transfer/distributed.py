@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -152,6 +153,16 @@ def from_main_process(do: Callable[[], T], *errors: type[Exception]) -> T:
     if outcome[1] is not None:
         raise outcome[1]
     return outcome[0]
+
+
+def this_machine() -> "Machine":
+    """The processes that share this one's machine; to be asked for on all processes, and known after that."""
+    return _machine_of(dist.group.WORLD if world_size() > 1 else None)
+
+
+@lru_cache(maxsize=1)
+def _machine_of(everyone: Any) -> "Machine":
+    return Machine()
 
 
 class Machine:

@@ -195,7 +195,7 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
     if folder is not None and (folder / "recipe.yaml").is_file():
         recipe = runs.read_recipe(folder)
         data = recipe.data
-        root = root or Path(data.root)
+        root = root or data.root
         if dataset in (None, data.dataset):
             placed = {"root": str(root), "image_size": given.image_size or data.image_size}
             recipe = recipe.model_copy(update={"data": data.model_copy(update=placed)})

@@ -41,11 +41,11 @@ def watch_others() -> None:
     watch = _Watch(store, rank(), range(1, world_size()) if rank() == 0 else [0], _end)
     for do in (watch.beat, watch.look):
         _Part(watch, do).start()
-    atexit.register(stop_watching)
+    atexit.register(stop_watching, done=False)
 
 
-def stop_watching() -> None:
-    """End the watch, and tell the others that this process is done and not gone.
+def stop_watching(*, done: bool = True) -> None:
+    """End the watch, and unless this process fails tell the others that it is ``done`` and not gone.
 
     A thread inside the store when Python ends would take the whole process down with a signal.
     """
@@ -54,7 +54,7 @@ def stop_watching() -> None:
         part.watch.over.set()
     for part in parts:
         part.join(timeout=5)
-    for part in parts[:1]:
+    for part in parts[:1] if done else ():
         with suppress(RuntimeError, OSError):  # the store is gone already
             part.watch.leave()
 
