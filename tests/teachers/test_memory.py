@@ -227,4 +227,4 @@ def test_two_processes_share_a_memory(without_memory, tmp_path, free_port):
     launch(2, free_port, tmp_path, *FIXED, "task.teacher.memory=float32")
     assert_close(tmp_path / "digits-transfer", without_memory)
     (folder,) = (tmp_path / "teacher-memory").iterdir()
-    assert sorted(os.listdir(folder)) == ["0.bin", "1.bin", "key.json"]
+    assert sorted(os.listdir(folder)) == ["0.bin", "0.whole", "1.bin", "1.whole", "key.json"]
