@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ssl_transfer import config, recipe
+from ssl_transfer import config, recipe, runs
 from ssl_transfer.rescore import rescore
 
 ROOT = Path(__file__).parents[1]
@@ -131,6 +131,7 @@ def test_a_run_on_a_part_of_the_images_is_scored_by_that_part(run, tmp_path, pro
     folder = shutil.copytree(run, tmp_path / "part")
     asked = config.load(run / "recipe.yaml", ["data.images=900", 'score=[{"kind": "knn", "k": [5]}]'])
     (folder / "recipe.yaml").write_text(config.dump(asked))
+    runs.write_info(folder, runs.RunInfo(config.identity_hash(asked), finished=True))
     rescore(asked, folder)
     scores = json.loads((folder / "scores.json").read_text())["scores"]
     (expected,) = [score for score in scores if score["model"].startswith("student")]

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ssl_transfer import config, runs
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UserError
 from ssl_transfer.report.details import Details, Query, Size
@@ -111,6 +112,7 @@ def test_the_page_needs_nothing_else_and_holds_the_curves(folder):
 def test_shares_are_percentages_and_held_out_images_are_named(folder, tmp_path):
     recipe = (folder / "recipe.yaml").read_text()
     (folder / "recipe.yaml").write_text(recipe.replace("dataset: digits", "dataset: digits\n  held_out: 100", 1))
+    runs.write_info(folder, runs.RunInfo(config.identity_hash(config.load(folder / "recipe.yaml")), finished=True))
     text = Page(write_report(folder).read_text()).text
     assert "kNN among held-out images [%]" in text and "60" in text.split()
 
