@@ -20,6 +20,18 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+__all__ = [
+    "SyncBatchNorm",
+    "gather_rows",
+    "gather_shards",
+    "own_rows",
+    "rank",
+    "shard",
+    "single_process_order",
+    "synchronize_batch_norm",
+    "world_size",
+]
+
 T = TypeVar("T")
 _LONG = timedelta(days=7)
 
@@ -59,7 +71,7 @@ def gather_rows(rows: Shaped[Tensor, "n *shape"]) -> Shaped[Tensor, "n_global *s
 
 
 def single_process_order(rows: int, views: int, device: torch.device) -> Int64[Tensor, " rows"]:
-    """For each of the ``rows`` gathered, where it stands in the batch of one process: all first views, then all second.
+    """The places of ``rows`` gathered rows in the batch of one process, which has all first views, then all second.
 
     Gathered rows come process by process, each with its own first and second views. Losses do not mind; what is drawn
     for a row, or remembered of it, must not depend on how many processes there are.
@@ -207,7 +219,7 @@ class Machine:
 
 
 def everyone_says(sentence: str, *, within: float = 10.0) -> bool:
-    """Whether all processes call this with the same ``sentence``, within so many seconds of each other.
+    """Whether all processes call this with the same ``sentence``, within ``within`` seconds of each other.
 
     Not a collective: where one process has failed alone, the others wait in a collective of their own. A sentence that
     was said stays said.
