@@ -188,7 +188,16 @@ def score(
     sd: float | None = None,
     n: int | None = None,
 ) -> Score:
-    """A score of these features, its protocol being theirs and the probe's ``settings``."""
+    """A score of these features, its protocol being theirs and the probe's ``settings``.
+
+    Raises:
+        ValueError: ``value`` is no fraction. Tables show every score in percent.
+    """
+    if abs(value) > 1.001:  # but for rounding
+        raise ValueError(
+            f"{metric} of {features.name} is {value:g}, and a score is a fraction, which tables show in percent: "
+            "keep other numbers in the protocol of a score"
+        )
     return Score(features.name, features.role, metric, value, {**features.protocol, **settings}, sd=sd, n=n)
 
 

@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from ssl_transfer import probes, runs
 from ssl_transfer.errors import UserError
+from ssl_transfer.features.model_features import ModelFeatures
+from ssl_transfer.scores.base import score
 from ssl_transfer.scores.score import Score, ScoreTable
 from tests.scores.subjects import EVERY_KIND, kinds, scores_of
 
@@ -31,6 +34,14 @@ def test_a_table_has_a_cell_for_every_model_and_metric():
     assert (table.models, table.metrics) == (["a", "b"], ["R@1", "NMI"])
     assert [table.row(model) for model in table.models] == [[scores[0], None], [None, scores[1]]]
     assert (scores[0].percent, scores[1].percent) == ("50.0", "25.0 ± 12.5")
+
+
+def test_a_number_that_is_no_fraction_is_not_shown_in_percent():
+    x, y = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
+    features = ModelFeatures("student", probes.Features(x, y, x, y), {})
+    assert score(features, "ARI", -0.25, {}).percent == "-25.0"
+    with pytest.raises(ValueError, match="milliseconds of student is 3.5, and a score is a fraction.*the protocol"):
+        score(features, "milliseconds", 3.5, {})
 
 
 def test_scores_are_written_with_the_share_kept_and_read_back(tmp_path):
