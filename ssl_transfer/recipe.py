@@ -218,7 +218,7 @@ def _fit(
     *,
     scored: bool,
 ) -> tuple[Outcome, float | None]:
-    """Train what was built, from where ``folder`` says it stands to the last step.
+    """Train what was built to the last step, from the state in ``folder`` if there is one.
 
     Beside the outcome it gives the loss of the last batch for a student that embeds as the teacher does, where the loss
     compares embeddings: what the curve can come down to.

@@ -21,7 +21,7 @@ class Monitor(ScoreSection):
     k: Count = Field(20, description="neighbors that classify an image")
 
     def columns(self) -> list[str]:
-        """None: what it finds stands in metrics.jsonl."""
+        """None: what it finds is in metrics.jsonl."""
         return []
 
     def watcher(self, training: WatchedTraining) -> Watcher:

@@ -86,7 +86,7 @@ def fit(
     stop: Callable[[int], bool] = lambda step: False,
     progress: ProgressReport,
 ) -> Outcome:
-    """Train ``task`` from where its folder says it stands up to the plan's last step.
+    """Train ``task`` up to the plan's last step, from the state in its folder if there is one.
 
     The figures that ``after_step`` returns, equal on every process, are logged beside the step's loss. ``stop(step)``
     is asked between steps; where it says yes, the state is saved and :class:`Interrupted` raised. Several processes

@@ -13,7 +13,7 @@ from ssl_transfer.probes import retrieval
 
 
 class RecallOnTest:
-    """Every so many steps: Recall@K of the test ``images``, by K.
+    """Every ``every`` steps: Recall@K of the test ``images``, by K.
 
     Neighbors are Euclidean in what the model gives, not normalized, as the authors of the relaxed contrastive loss
     evaluate. A copy of the model is looked at, so that training does not notice.

@@ -32,7 +32,7 @@ def read_metrics(path: Path) -> tuple[dict[int, Row], int]:
 
 
 def keep_steps_before(path: Path, step: int) -> None:
-    """Drop the lines of steps that are about to be done again, so that each step stands in the log once.
+    """Drop the lines of steps that are about to be done again, so that each step is in the log once.
 
     Steps that are missing, such as those of damaged lines, are counted in a warning: training needs none of them.
     """

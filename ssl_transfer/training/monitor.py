@@ -25,7 +25,7 @@ HEALTH_IMAGES = 1024
 
 
 class Monitor:
-    """Every so many steps: kNN among some images, and the health of their embeddings.
+    """Every ``every`` steps: kNN among ``count`` images, and the health of their embeddings.
 
     ``knn``: the share of the images that the others classify rightly, on backbone features, where there are labels.
     ``alignment`` of two views of an image and ``uniformity`` and ``effective_rank`` of the first, on what the model

@@ -1,4 +1,4 @@
-"""Where training stands, for a person watching."""
+"""How far training is, for a person watching."""
 
 import time
 from collections.abc import Callable

@@ -311,7 +311,7 @@ class FeatureMapTransfer(Transfer):
         return transfer_of_maps(inputs.model, inputs.teacher, inputs.images, self.map_loss, weight=self.weight)
 
     def map_loss(self, student_channels: int, teacher_channels: int) -> Any:
-        """The loss of a pair of maps of so many channels."""
+        """The loss of a pair of maps, which have these numbers of channels."""
         raise NotImplementedError
 
 
