@@ -163,6 +163,7 @@ def test_a_run_says_and_writes_down_what_it_did(tmp_path, capsys):
         device=device_name(torch.device("cpu")),
         precision="float32",
         versions=versions(),
+        teacher_loss=info.teacher_loss,
         origin={"teacher weights": info.origin["teacher weights"]},
     )
     assert info == expected and info.seconds > 0 and info.images_per_second > 0

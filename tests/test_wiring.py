@@ -20,8 +20,11 @@ from torch import nn
 from ssl_transfer import config, context, recipe
 from ssl_transfer.building import model as building_model
 from ssl_transfer.config.schema import Recipe
+from ssl_transfer.data import load_images
 from ssl_transfer.data.views import augment
+from ssl_transfer.features.extraction import compute_features
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
+from ssl_transfer.probes import retrieval
 from ssl_transfer.section import Section
 from ssl_transfer.tasks.sections import Task
 
@@ -193,6 +196,7 @@ NO_CROP = ("data.augment={{preset: digits, crop_scale: null}}",)
 CASES = [
     Case("simclr", "name", "another", lambda run: run.keeping.folder.name, "another"),
     Case("simclr", "seed", "7", lambda run: (run.plan.seed, run.batches.seed), (7, 7)),
+    *(Case(kind, "seed", "7", lambda run: run.task.seed, 7) for kind in ("classify", "crd")),
     # data
     Case("photos", "data.root", "{folder}/photos/ash", lambda run: len(run.images), 4, ("data.batch_size=4",)),
     Case("simclr", "data.split", "test", lambda run: (run.images.split, len(run.images)), ("test", 355)),
@@ -262,6 +266,13 @@ CASES = [
         *(lambda run: (linears(run.model.head)[0], linears(run.task.predictor)[0]), (20, 20)),
     ),
     Case("moco_v3", "task.projection_layers", "3", lambda run: len(linears(run.model.head)), 3),
+    Case(
+        "moco_v3",
+        "task.projection_layers",
+        "3",
+        lambda run: type(list(run.task.predictor.modules())[-1]),
+        nn.BatchNorm1d,
+    ),
     Case("moco_v3", "task.momentum", "0.37", lambda run: run.task.momentum(0), 0.37),
     Case("moco_v3", "task.final_momentum", "0.995", lambda run: round(run.task.momentum(60), 9), 0.995),
     Case("metric", "task.loss", "triplet", lambda run: type(run.task.loss).__name__, "TripletMarginLoss"),
@@ -359,6 +370,11 @@ CASES = [
     Case("simclr", "train.precision", "bf16", lambda run: run.precision, torch.bfloat16),
     Case("simclr", "train.compile", "true", compiled, (True, True)),
     Case("simclr", "train.micro_batch_size", "48", lambda run: run.task.micro_batch_size, 48),
+    *(
+        Case(kind, "train.micro_batch_size", "48", lambda run: run.transfer.micro_batch_size, 48)
+        for kind in BASES
+        if kind not in ("simclr", "photos", "fitnet", "attention_transfer", "vid")  # maps are compared image by image
+    ),
     Case("simclr", "train.clip_norm", "0.37", lambda run: run.plan.clip_norm, 0.37),
     Case("simclr", "train.ema", "0.75", moved_average, 0.25, ("train.ema=0.5",)),
     Case("simclr", "train.checkpoint_every", "3", lambda run: run.keeping.checkpoint_every, 45),
@@ -370,7 +386,7 @@ CASES = [
 # What cannot be seen where the loop begins, and the test that sees it.
 ELSEWHERE = {
     "data.dataset": "tests/data/sources/test_datasets.py::test_an_unknown_name_gets_the_nearest",
-    "data.download": "tests/data/sources/test_cifar.py::test_a_missing_file_is_named_with_its_folder",
+    "data.download": "tests/building/test_data.py::test_all_that_a_recipe_says_of_its_images_reaches_their_reader",
     "data.test": "tests/building/test_data.py::"
     "test_what_is_held_out_is_learned_from_by_nobody_and_can_be_scored_instead_of_the_test_split",
     "data.image": "tests/test_recipe_data.py::test_which_image_of_a_sample_is_meant_is_for_the_recipe_to_say",
@@ -433,6 +449,22 @@ def test_a_value_reaches_what_it_names(reach, case):
     assert found != without
     if case.key != "task.teacher.checkpoint":
         assert found == case.expected
+
+
+def test_a_monitor_looks_at_the_model_and_at_what_is_held_out(reach):
+    run = reach("simclr", "seed=7", "data.held_out=100", "score=[{{kind: monitor, every: 2, images: 50, k: 3}}]")
+    (watch,) = run.after_step
+    assert (watch.every, watch.seed, watch.k, len(watch.images)) == (2 * (1342 // 96), 7, 3, 50)
+    assert watch.images.split == "held out of train" and watch.views is run.batches.views and watch.model() is run.model
+
+
+def test_recall_during_training_is_of_the_test_images(reach):
+    run = reach("metric", "score=[{{kind: best_on_test, every: 2, k: [1]}}]")
+    (watch,) = run.after_step
+    test = load_images("digits", ROOT, split="test")
+    embeddings = compute_features(run.model.eval(), test, layer="output")
+    expected = retrieval(embeddings, test.labels, k=[1], metric="euclidean").recall[1]
+    assert watch(14) == {} and list(watch(29).values()) == [pytest.approx(expected)]
 
 
 @pytest.mark.parametrize("asked", [True, False])

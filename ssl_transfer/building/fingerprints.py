@@ -74,15 +74,14 @@ def _teacher(recipe: config.Recipe) -> str | None:
         return None
     if teacher.file is not None:
         paths = [Path(teacher.file)]
-    elif teacher.checkpoint is not None or teacher.recipe is not None:
-        folder = Path(teacher.checkpoint or "")
-        if teacher.recipe is not None:
-            folder = runs.folder_of(teacher.recipe)[0]
-            info = runs.read_info(folder)
-            if info is None or not info.finished:  # its weights are not those yet that the student will learn from
-                return None
-        paths = [folder / name for name in ("config.json", "model.safetensors")]
-        paths += [path for path in [folder / "head" / "model.safetensors"] if path.is_file()]
+    elif teacher.checkpoint is not None:
+        paths = _weights_in(Path(teacher.checkpoint))
+    elif teacher.recipe is not None:
+        folder, _ = runs.folder_of(teacher.recipe)
+        info = runs.read_info(folder)
+        if info is None or not info.finished:  # its weights are not those yet that the student will learn from
+            return None
+        paths = _weights_in(folder)
     else:  # published under a name, which stands for its weights
         return None
     if not all(path.is_file() for path in paths):  # said where the teacher is loaded, if it is
@@ -92,3 +91,8 @@ def _teacher(recipe: config.Recipe) -> str | None:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    head = folder / "head" / "model.safetensors"
+    return [folder / "config.json", folder / "model.safetensors", *([head] if head.is_file() else [])]

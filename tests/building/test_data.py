@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from ssl_transfer import config, evaluation
+from ssl_transfer.building import data as building_data
 from ssl_transfer.building.data import OpenSplits, list_images, scored_splits
-from ssl_transfer.context import Context
+from ssl_transfer.context import Context, cores_of_process
 from ssl_transfer.data.sources.encoded import EncodedImages
 
 RECIPE = """
@@ -45,6 +46,63 @@ def test_a_number_of_images_limits_the_split_that_is_trained_on_and_no_other(pho
     assert {part: len(list_images(given, part)) for part in sizes} == sizes
     same = config.load(photos / "photos.yaml", ["data.images=7", "data.split=small"])
     assert {part: len(list_images(same, part)) for part in sizes} == sizes | {"train": 7}
+
+
+def test_a_split_may_be_asked_for_all_of_its_images(photos):
+    assert len(list_images(config.load(photos / "photos.yaml", ["data.images=18"]), "training")) == 18
+
+
+@pytest.mark.parametrize("overrides", [[], ["data.images=7"], ["data.held_out=5", "data.test=held_out"]])
+def test_what_is_listed_is_what_is_opened_and_not_read_again(photos, monkeypatch, overrides):
+    given = config.load(photos / "photos.yaml", ["data.split=small", *overrides])
+    splits, parts = OpenSplits(Context.start(given)), ("training", "train", "test")
+    opened = {part: splits.opened(given, part) for part in parts}
+    for part in parts:
+        assert torch.equal(list_images(given, part).labels, opened[part].labels)
+    monkeypatch.setattr(building_data, "load_images", None)
+    for part in parts:
+        assert splits.listed(given, part).fingerprint == opened[part].fingerprint
+        assert len(splits.listed(given, part)) == len(opened[part])
+
+
+def test_all_that_a_recipe_says_of_its_images_reaches_their_reader(photos, monkeypatch):
+    """With the folder of notes on checked images, whose name is written out: by another one all are checked again."""
+
+    class Read(Exception):
+        pass
+
+    def read(*place, **settings):
+        raise Read(place, settings)
+
+    monkeypatch.setattr(building_data, "load_images", read)
+
+    def asked(*overrides: str) -> tuple:
+        with pytest.raises(Read) as found:
+            list_images(config.load(photos / "photos.yaml", overrides), "training")
+        return found.value.args
+
+    plain = {
+        **{"split": "big", "download": False, "image_size": 8, "on_error": "raise", "resident": "auto"},
+        **{"workers": cores_of_process(), "memory": photos / "runs" / "checked-images", "train_classes": None},
+        **{"labels": "auto", "image": None, "decode": False},
+    }
+    assert asked() == (("folder", str(photos)), plain)
+    others = {"image_size": 16, "on_error": "skip", "resident": False, "workers": 3}
+    others |= {"labels": "folders", "train_classes": 2}
+    overrides = [f"data.{key}={str(value).lower()}" for key, value in others.items()]
+    assert asked(*overrides) == (("folder", str(photos)), plain | others)
+    arrays = "data={dataset: cifar10, batch_size: 4, augment: simclr}"
+    assert [asked(arrays, *more)[1]["download"] for more in ([], ["data.download=false"])] == [True, False]
+    assert asked("data.dataset=webdataset", "data.image=seg.jpg")[1]["image"] == "seg.jpg"
+
+
+def test_a_model_is_scored_on_the_middle_that_its_views_are_as_large_as(photos):
+    given = config.load(photos / "photos.yaml", ["data.crop_size=4"])
+    scored = OpenSplits(Context.start(given)).scored(given, "test")
+    whole = OpenSplits(Context.start(given)).opened(given, "test")
+    assert len(scored) == 8 and torch.equal(scored.pixels[:], whole.pixels[:][..., 2:6, 2:6])
+    plain = config.load(photos / "photos.yaml")
+    assert OpenSplits(Context.start(plain)).scored(plain, "train").pixels.shape == (10, 3, 8, 8)
 
 
 def test_what_is_held_out_is_learned_from_by_nobody_and_can_be_scored_instead_of_the_test_split(photos):
