@@ -84,7 +84,7 @@ def test_all_that_a_recipe_says_of_its_images_reaches_their_reader(photos, monke
     plain = {
         **{"split": "big", "download": False, "image_size": 8, "on_error": "raise", "resident": "auto"},
         **{"workers": cores_of_process(), "memory": photos / "runs" / "checked-images", "train_classes": None},
-        **{"labels": "auto", "image": None, "decode": False},
+        **{"labels": "auto", "image": None, "decode": False, "unchecked": False},
     }
     assert asked() == (("folder", str(photos)), plain)
     others = {"image_size": 16, "on_error": "skip", "resident": False, "workers": 3}
