@@ -11,7 +11,7 @@ import ssl_transfer.models.small  # noqa: F401  (registers the small networks in
 from ssl_transfer import config
 from ssl_transfer.building.data import Part, list_images
 from ssl_transfer.scores.base import ScoredImages
-from ssl_transfer.teachers.section import Teacher
+from ssl_transfer.teachers.section import Teacher, teacher_place
 
 _PACKAGES = {"hf": ("datasets", "data.dataset hf", "pip install 'ssl-transfer[hf]'")}
 
@@ -25,13 +25,14 @@ def check(recipe: config.Recipe) -> tuple[list[str], list[str]]:
     problems = [*_of_names(recipe), *_of_packages(recipe)]
     own, notes = _of_data(recipe)
     problems += own
-    teacher = recipe.teacher
-    if teacher is not None and teacher.recipe is not None:
-        of_teacher, more = check(teacher.recipe)
-        problems += [f"task.teacher.recipe.{problem}" for problem in of_teacher]
-        notes += [note for note in more if note not in notes]
-    elif teacher is not None:
-        problems += _of_teacher(teacher)
+    for number, teacher in enumerate(recipe.teachers):
+        place = teacher_place(number, len(recipe.teachers))
+        if teacher.recipe is not None:
+            of_teacher, more = check(teacher.recipe)
+            problems += [f"{place}.recipe.{problem}" for problem in of_teacher]
+            notes += [note for note in more if note not in notes]
+        else:
+            problems += [f"{place}.{problem}" for problem in _of_teacher(teacher)]
     return problems, notes
 
 
@@ -55,19 +56,19 @@ def _of_packages(recipe: config.Recipe) -> Iterator[str]:
 
 def _of_teacher(teacher: Teacher) -> Iterator[str]:
     if teacher.timm is not None and ":" not in teacher.timm and not timm.is_model(teacher.timm):
-        yield f"task.teacher.timm: timm has no {teacher.timm}{_near(teacher.timm, timm.list_models)}"
+        yield f"timm: timm has no {teacher.timm}{_near(teacher.timm, timm.list_models)}"
     if teacher.torchvision is not None:
         import torchvision.models as published
 
         name = teacher.torchvision.partition(".")[0]
         if name not in published.list_models(module=published):
-            yield f"task.teacher.torchvision: torchvision has no {name}{_near(name, published.list_models)}"
+            yield f"torchvision: torchvision has no {name}{_near(name, published.list_models)}"
     for key in ("file", "checkpoint"):
         place = getattr(teacher, key)
         if place is not None and not Path(place).exists():
-            yield f"task.teacher.{key}: there is no {place}"
+            yield f"{key}: there is no {place}"
     if teacher.file is not None and teacher.backbone is not None and not timm.is_model(teacher.backbone):
-        yield f"task.teacher.backbone: timm has no {teacher.backbone}{_near(teacher.backbone, timm.list_models)}"
+        yield f"backbone: timm has no {teacher.backbone}{_near(teacher.backbone, timm.list_models)}"
 
 
 def _of_data(recipe: config.Recipe) -> tuple[list[str], list[str]]:
@@ -98,7 +99,7 @@ def _of_data(recipe: config.Recipe) -> tuple[list[str], list[str]]:
             found["train"],
             found["test"],
             resident=recipe.data.resident,
-            teacher=recipe.teacher is not None,
+            teacher=bool(recipe.teachers),
             classes=classes,
         )
         for place, kind in enumerate(recipe.score):

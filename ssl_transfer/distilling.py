@@ -78,7 +78,7 @@ class Run:
 
 
 def distill(
-    teacher: str | Path | Mapping[str, Any],
+    teacher: str | Path | Mapping[str, Any] | list[Any],
     student: str | Mapping[str, Any],
     data: str | Path | Mapping[str, Any],
     *,
@@ -88,9 +88,10 @@ def distill(
     """Train ``student`` on what ``teacher`` says of ``data``, score both, and return the run, which is a recipe's.
 
     ``teacher`` is a model in one word (:func:`ssl_transfer.load`), the path of a recipe, or the keys of
-    ``task.teacher``; ``student`` is the name of a backbone, or the keys of ``model``; ``data`` is a folder of images,
-    the name of a data set, or the keys of ``data``. ``keys`` are those of a recipe: a section with its keys
-    (``optim={"lr": 1e-3}``), or a key of one section by itself (``batch_size=128``, ``image_size=96``, ``seed=1``).
+    ``task.teacher``, or a list of several of these; ``student`` is the name of a backbone, or the keys of ``model``;
+    ``data`` is a folder of images, the name of a data set, or the keys of ``data``. ``keys`` are those of a recipe: a
+    section with its keys (``optim={"lr": 1e-3}``), or a key of one section by itself (``batch_size=128``,
+    ``image_size=96``, ``seed=1``).
 
     What a recipe must say and is not said is filled in: images of 224 px, random crops in batches of at most 256, AdamW
     at 1e-3, and scores by what labels there are. Of a folder without a test split a tenth of the images, at most 1,000,
@@ -149,7 +150,9 @@ def _recipe(teacher: Any, student: Any, data: Any, epochs: int, keys: Mapping[st
     }
 
 
-def _named_teacher(teacher: Any) -> dict[str, Any]:
+def _named_teacher(teacher: Any) -> Any:
+    if isinstance(teacher, list):
+        return [_named_teacher(one) for one in teacher]
     if isinstance(teacher, Mapping):
         return dict(teacher)
     word = str(teacher)

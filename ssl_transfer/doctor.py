@@ -1,5 +1,6 @@
 """``ssl-transfer doctor``: is this teacher loaded as it was trained, and has it something to teach on these images?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits
+from ssl_transfer.catalog.roles import teacher_word
 from ssl_transfer.context import Context
 from ssl_transfer.data import Images
 from ssl_transfer.errors import user_mistakes
@@ -54,36 +56,41 @@ class SeenPixels:
 
 
 def diagnose(path: Path, overrides: list[str], count: int) -> bool:
-    """Load the teacher that a file names, run it on ``count`` training images, and print what is found.
+    """Load each teacher that a file names, run it on ``count`` training images, and print what is found.
 
     Returns whether something looks wrong.
 
     Raises:
-        UserError: the file, the data or the teacher is not there or is wrong, in one sentence.
+        UserError: the file, the data or a teacher is not there or is wrong, in one sentence.
     """
     recipe = config.load_teacher(path, overrides)
     context = Context.start(recipe)
-    teacher = recipe.teacher
-    assert teacher is not None
-    with user_mistakes():
-        folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]
-        model, report = open_teacher(teacher, folder)
-        images = OpenSplits(context).opened(recipe, "train")
-        sigma = getattr(recipe.task, "sigma", None)
-        lines, complaints = examine(context.place(model), teacher.output, images, count, sigma)
-    context.say(f"teacher: {teacher.title}, output {teacher.output}")
-    for line in [*report, *lines, "", *([f"! {text}" for text in complaints] or ["Nothing looks wrong."])]:
-        context.say(line)
-    return bool(complaints)
+    splits, sigma = OpenSplits(context), getattr(recipe.task, "sigma", None)
+    wrong = False
+    for place, teacher in enumerate(recipe.teachers):
+        with user_mistakes():
+            folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]
+            model, report = open_teacher(teacher, folder)
+            images = splits.opened(recipe, "train")
+            lines, complaints = examine(context.place(model), teacher.output, images, count, sigma)
+        title = f"{teacher_word(place, len(recipe.teachers))}: {teacher.title}, output {teacher.output}"
+        verdict = [f"! {text}" for text in complaints] or ["Nothing looks wrong."]
+        for line in [*([""] if place else []), title, *report, *lines, "", *verdict]:
+            context.say(line)
+        wrong = wrong or bool(complaints)
+    return wrong
 
 
-def doubts(recipe: config.Recipe, model: EmbeddingModel, images: Images, count: int = 64) -> list[str]:
-    """What looks wrong with the recipe's teacher, ``model``, at a glance: on ``count`` images, which take seconds."""
-    teacher = recipe.teacher
-    assert teacher is not None
+def doubts(recipe: config.Recipe, models: Sequence[EmbeddingModel], images: Images, count: int = 64) -> list[str]:
+    """What looks wrong with the recipe's teachers, ``models``, at a glance: on ``count`` images, which take seconds."""
     if min(len(images), count) < 3:
         return []
-    return examine(model, teacher.output, images, count, getattr(recipe.task, "sigma", None))[1]
+    found = []
+    for place, (teacher, model) in enumerate(zip(recipe.teachers, models, strict=True)):
+        of = "" if len(models) == 1 else f"{teacher_word(place, len(models))}: "
+        complaints = examine(model, teacher.output, images, count, getattr(recipe.task, "sigma", None))[1]
+        found += [of + text for text in complaints]
+    return found
 
 
 def examine(

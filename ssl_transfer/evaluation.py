@@ -53,10 +53,10 @@ def evaluate(program: str, section: type[ScoreSection]) -> None:
             asked = _asked(section, given)
             main = PartialState().is_main_process
             features = load_features(_source(given), given, train_features=section.reads_training_features)
-            teacher = load_features(given.teacher, given, train_features=False) if section.needs_teacher else None
+            teachers = [load_features(given.teacher, given, train_features=False)] if section.needs_teacher else []
             with exact():
                 measured = main or asked.needs_all_processes
-                scores = asked.measure(features, Measuring(given.seed, teacher)) if measured else []
+                scores = asked.measure(features, Measuring(given.seed, teachers)) if measured else []
             if main:
                 print("\n".join(_lines(features, scores)))
                 if given.json is not None:

@@ -21,7 +21,7 @@ from ssl_transfer.building.model import model_spec, untrained_everywhere
 from ssl_transfer.building.optimizer import build_optimizer, learning_rate
 from ssl_transfer.building.task import build_task
 from ssl_transfer.building.teacher import load_teacher
-from ssl_transfer.building.teacher_memory import batches_with_teacher, remembers
+from ssl_transfer.building.teacher_memory import batches_with_teachers, remembered_teachers
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Batch, Batches, Images
 from ssl_transfer.distributed import synchronize_batch_norm
@@ -96,7 +96,7 @@ def _train(
 ) -> None:
     """Train in ``folder``, of which ``info`` says how far it is, and keep the model there."""
     built = _build(recipe, context, splits, stop, first=info.steps == 0)
-    if recipe.teacher is not None and recipe.teacher.recipe is not None:  # whose weights are known only now
+    if any(teacher.recipe is not None for teacher in recipe.teachers):  # whose weights are known only now
         info = _with_inputs(recipe, folder, info, context, splits)
     taken = built.batches.images.inventory
     total_steps = recipe.train.steps or recipe.train.epochs * built.batches.steps_per_epoch
@@ -162,7 +162,7 @@ class _Built:
     spec: ModelSpec
     model: EmbeddingModel
     average: AveragedModel | None
-    teacher: EmbeddingModel | None
+    teachers: list[EmbeddingModel]
     task: nn.Module
 
     def kept(self) -> EmbeddingModel:
@@ -179,32 +179,31 @@ def _build(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: St
         spec = model_spec(recipe, splits.opened(recipe, "training"))
         build_batches(recipe, splits.opened(recipe, "training"), context)
         model = context.place(untrained_everywhere(recipe, spec, context))
-    teacher = _teacher(recipe, context, splits, stop)
+    teachers = _teachers(recipe, context, splits, stop)
     splits.keep_only(recipe)
     with user_mistakes():
         images, watched = splits.opened_training(recipe)
         batches = build_batches(recipe, images, context)
-        if teacher is not None and first:
-            for doubt in context.on_main_process(partial(doubts, recipe, context.place(teacher), images)):
+        if teachers and first:
+            placed = [context.place(teacher) for teacher in teachers]
+            for doubt in context.on_main_process(partial(doubts, recipe, placed, images)):
                 context.say(f"! {doubt}")
-        task = context.place(build_task(recipe, model, teacher, images, steps_per_epoch=batches.steps_per_epoch))
+        task = context.place(build_task(recipe, model, teachers, images, steps_per_epoch=batches.steps_per_epoch))
     if context.accelerator.num_processes > 1 and recipe.train.sync_batch_norm:
         synchronize_batch_norm(task)  # also those of heads that only training has, and of a copy that trails the model
     if recipe.train.compile:
         model.backbone.network.compile()
     average = None if recipe.train.ema is None else AveragedModel(model)
-    return _Built(batches, watched, spec, model, average, teacher, task)
+    return _Built(batches, watched, spec, model, average, teachers, task)
 
 
-def _teacher(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop) -> EmbeddingModel | None:
-    """The task's teacher, trained first if it is a recipe that has not been run to its end."""
-    teacher = recipe.teacher
-    if teacher is None:
-        return None
-    if teacher.recipe is not None:
-        with context.arithmetic_of(teacher.recipe) as own:  # so it has the weights of a run by itself
-            train(teacher.recipe, own, splits, stop)
-    return load_teacher(recipe, context)
+def _teachers(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: Stop) -> list[EmbeddingModel]:
+    """The task's teachers; first those are trained that are recipes which have not been run to their end."""
+    for teacher in recipe.teachers:
+        if teacher.recipe is not None:
+            with context.arithmetic_of(teacher.recipe) as own:  # so it has the weights of a run by itself
+                train(teacher.recipe, own, splits, stop)
+    return [load_teacher(teacher, context) for teacher in recipe.teachers]
 
 
 def _fit(
@@ -225,15 +224,14 @@ def _fit(
     """
     accelerator, steps_per_epoch = context.accelerator, built.batches.steps_per_epoch
     batch: Callable[[int], Batch] = built.batches.batch
-    if remembers(recipe):
-        assert built.teacher is not None
+    if remembered := remembered_teachers(recipe):
         with user_mistakes():
-            batch = batches_with_teacher(
-                recipe, built.teacher, built.batches, info.total_steps, context, partial(_check, stop)
+            batch = batches_with_teachers(
+                recipe, built.teachers, built.batches, info.total_steps, context, partial(_check, stop)
             )
-        for part in built.task.modules():
+        for part in list(built.task.modules()):
             if isinstance(part, Transfer):
-                del part.teacher  # or it would go to the device with the task, never to be asked
+                part.let_go(remembered)  # or they would go to the device with the task, never to be asked
     if recipe.train.tracker is not None:
         accelerator.init_trackers(recipe.name, config={"recipe": config.dump(recipe)})
     plan = Plan(
@@ -277,7 +275,7 @@ def _fit(
 
 @torch.no_grad()
 def _teacher_loss(task: nn.Module, batch: Batch) -> float | None:
-    if not isinstance(task, RelationalTransfer):
+    if not isinstance(task, RelationalTransfer) or len(task.teachers) > 1:  # of several none is the student's aim
         return None
     return reduce(task.teacher_loss(batch).float(), "sum").item()
 

@@ -1,4 +1,4 @@
-"""The scores of a trained recipe: of its teacher, the model itself, the untrained network and raw pixels."""
+"""The scores of a trained recipe: of its teachers, the model itself, the untrained network and raw pixels."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits, scored_splits
 from ssl_transfer.building.model import untrained_everywhere
 from ssl_transfer.building.teacher import load_teacher
-from ssl_transfer.catalog.roles import TRAINED, Role
+from ssl_transfer.catalog.roles import TRAINED, Role, teacher_word
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Images
 from ssl_transfer.distributed import meet
@@ -46,8 +46,8 @@ def check_scores(recipe: config.Recipe, splits: OpenSplits) -> None:
     with user_mistakes():
         train, test = scored_splits(recipe, splits.listed)
         classes = splits.listed(recipe, "training").classes if recipe.classifies else None
-        teacher = recipe.teacher is not None
-        images = ScoredImages(train, test, resident=recipe.data.resident, teacher=teacher, classes=classes)
+        taught = bool(recipe.teachers)
+        images = ScoredImages(train, test, resident=recipe.data.resident, teacher=taught, classes=classes)
         for kind in recipe.score:
             kind.check(images)
 
@@ -70,12 +70,12 @@ def rescore(
     *,
     keep: bool = False,
 ) -> None:
-    """Score teacher, student, untrained student and raw pixels by the recipe's probes; write and print the scores.
+    """Score teachers, student, untrained student and raw pixels by the recipe's probes; write and print the scores.
 
     With ``keep`` columns that the run has and the recipe does not ask for stay, if they are of the same images.
 
     Raises:
-        UserError: the model, its teacher or the images cannot be had, or do not allow a score.
+        UserError: the model, a teacher or the images cannot be had, or do not allow a score.
     """
     context = context or Context.start(recipe)
     splits = splits or OpenSplits(context)
@@ -84,7 +84,7 @@ def rescore(
         student, spec = context.on_main_process(lambda: load_model(folder))
         train, test = scored_splits(recipe, splits.scored, splits.class_names)
         scores: list[Score] = []
-        teacher: dict[str, ModelFeatures] | None = None
+        teachers: list[dict[str, ModelFeatures]] = []
         shown: dict[str, ModelFeatures] = {}  # in the report, beside the scores
         needed = needed_layers(recipe.score)
         seen = sum(len(train) * train_features + len(test) for train_features in needed.values())
@@ -110,14 +110,14 @@ def rescore(
                 layers,
                 recipe.score,
                 seed=recipe.seed,
-                teacher=teacher,
+                teachers=() if role == "teacher" else teachers,
                 main=main,
                 classes=student.embedding_dim,
                 watched=rounds.stage,
             )
             rounds.end()
             if role == "teacher":
-                teacher = layers
+                teachers.append(layers)
             if layers and role in ("teacher", *TRAINED):
                 shown[name] = layers.get("features") or next(iter(layers.values()))
             if main and role in TRAINED:
@@ -156,10 +156,10 @@ def _models(
     recipe: config.Recipe, student: EmbeddingModel, spec: ModelSpec, images: Images, context: Context
 ) -> Iterator[_Scored]:
     """Whose features are scored."""
-    teacher = recipe.teacher
-    if teacher is not None:
-        yield _Scored("teacher", f"teacher ({teacher.title})", load_teacher(recipe, context))
-    role: Role = "trained" if teacher is None else "student"
+    for place, teacher in enumerate(recipe.teachers):
+        name = f"{teacher_word(place, len(recipe.teachers))} ({teacher.title})"
+        yield _Scored("teacher", name, load_teacher(teacher, context))
+    role: Role = "student" if recipe.teachers else "trained"
     yield _Scored(role, f"{role} ({spec.backbone})", student)
     yield _Scored("untrained", f"untrained ({spec.backbone})", untrained_everywhere(recipe, spec, context))
     if _shows_pixels(images):
@@ -181,7 +181,7 @@ def _with_others(
 
 def _count_models(recipe: config.Recipe, images: Images) -> int:
     """How many :func:`_models` gives."""
-    return 2 + (recipe.teacher is not None) + _shows_pixels(images)
+    return 2 + len(recipe.teachers) + _shows_pixels(images)
 
 
 def _shows_pixels(images: Images) -> bool:

@@ -123,6 +123,16 @@ def path_argument(text: str) -> str:
         raise ArgumentTypeError(f"cannot be {short(text)}: {error}") from None
 
 
+def tag(alternative: str) -> str:
+    """The name of one of several forms of a value, which pydantic puts into the place of a problem beside the keys."""
+    return f"({alternative})"
+
+
+def is_tag(part: Any) -> bool:
+    """Whether a part of a place is such a name, and not a key or a position."""
+    return isinstance(part, str) and part.startswith("(")
+
+
 def suggest(given: Any, allowed: Any) -> str:
     """The end of a sentence about an unknown name: the nearest one if there is one, and all that are allowed."""
     names = [str(name) for name in allowed]

@@ -265,6 +265,10 @@ CONTRADICTIONS = {
             ["task={kind: soft_targets, labels: true, teacher: {recipe: small.yaml}}"],
             "task.teacher.output is logits",  # which beside labels it is by default
         ),
+        (
+            ["task={kind: pkt, teacher: [{recipe: small.yaml}, {recipe: small.yaml, output: logits}]}"],
+            "task.teacher.1.output is logits, but the model of its recipe small (simclr)",
+        ),
     ],
     "_comes_from_one_place": [
         (["task={kind: pkt, teacher: {}}"], "exactly one of recipe, checkpoint, timm, torchvision, file; given: none"),
@@ -273,6 +277,24 @@ CONTRADICTIONS = {
     "_a_file_is_of_a_known_network": [([RELAXED, f"{TEACHER}={{file: x.pth}}"], "file needs backbone")],
     "_has_nothing_that_its_source_brings": [
         ([RELAXED, f"{TEACHER}.backbone=resnet18", f"{TEACHER}.stem=cifar"], "backbone, stem cannot be given with timm")
+    ],
+    "_most_losses_learn_from_one_teacher": [
+        (
+            [f"task={{kind: {kind}, teacher: [{{timm: a}}, {{timm: b}}]}}"],
+            f"task: {kind} is made for the width, maps or classes of one teacher, 2 are given: name one, or compare",
+        )
+        for kind in ("seed", "crd", "fitnet", "attention_transfer", "vid", "soft_targets")
+    ],
+    "_weights_are_of_several_teachers": [
+        ([RELAXED, f"{TEACHER}.weight=2"], "teacher.weight is that of one teacher beside others, and there is one"),
+        ([RELAXED, f"{TEACHER}=[{{timm: a, weight: 2}}]"], "teacher.weight is that of one teacher beside others"),
+    ],
+    "_some_of_several_teachers_are_left_out": [
+        (
+            [RELAXED, "task.teacher_dropout=0.5"],
+            "teacher_dropout leaves out some of several teachers, and there is one",
+        ),
+        ([RELAXED, "task.kind=rkd", "task.teacher_dropout=0.5"], "teacher_dropout leaves out some of several teachers"),
     ],
     "_labels_are_learned_by_cross_entropy": [([RELAXED, "task.cross_entropy=2"], "cross_entropy is 2 but no labels")],
     "_settings_are_arguments_of_the_loss": [
@@ -386,7 +408,7 @@ def test_a_path_begins_at_home_behind_a_tilde(small, monkeypatch):
     home = ["data.root=~/photos", "train.runs=~/runs", "data.split=~/photos/train", "task.teacher.recipe=~/small.yaml"]
     recipe = config.load(small / "smaller.yaml", home)
     assert (recipe.data.root, recipe.train.runs) == (f"{small}/photos", f"{small}/runs")
-    assert recipe.data.split == f"{small}/photos/train" and recipe.teacher.recipe.name == "small"
+    assert recipe.data.split == f"{small}/photos/train" and recipe.teachers[0].recipe.name == "small"
     assert Teacher(timm="local-dir:~/m").timm == f"local-dir:{small}/m" and Teacher(timm="hf-hub:a/~b").timm[-1] == "b"
 
     def identity(path):
@@ -457,10 +479,71 @@ def test_an_output_that_the_teachers_recipe_will_not_have_is_refused_before_it_i
     for output in ("features", "projection", "embedding", "logits"):
         asked = [*overrides, f"task.teacher.output={output}"]
         if output in given:
-            assert config.load(small / "smaller.yaml", asked).teacher.output == output
+            assert config.load(small / "smaller.yaml", asked).task.teacher.output == output
         else:
             (_, told) = problems(small / "smaller.yaml", *asked)
             assert f"task.teacher.output is {output}, but the model of its recipe {given}" in told
+
+
+TWO = "task.teacher=[{recipe: small.yaml}, {recipe: small.yaml, output: projection, weight: 3}]"
+
+
+def test_several_teachers_are_recipes_of_their_own_and_look_where_the_student_does(small):
+    inner = ["task.teacher.1.recipe.seed=5", "task.teacher.0.recipe.data.augment=weak", "train.runs=/elsewhere"]
+    recipe = config.load(small / "smaller.yaml", [TWO, *inner])
+    first, second = recipe.teachers
+    assert (first.recipe.seed, second.recipe.seed) == (0, 5)
+    assert (first.output, second.output, first.weight, second.weight) == ("features", "projection", None, 3.0)
+    assert (first.recipe.data.augment.preset, second.recipe.data.augment.preset) == ("weak", "digits")
+    assert {teacher.recipe.train.runs for teacher in recipe.teachers} == {"/elsewhere"}
+    (small / "saved.yaml").write_text(config.dump(recipe))
+    assert config.load(small / "saved.yaml") == recipe
+
+
+def test_what_decides_the_weights_of_one_of_several_teachers_decides_the_run(small):
+    def identity(*overrides):
+        return config.identity_hash(config.load(small / "smaller.yaml", [TWO, *overrides]))
+
+    plain = identity()
+    for decides_nothing in ("task.teacher.0.recipe.name=x", "task.teacher.1.recipe.data.root=/y"):
+        assert identity(decides_nothing) == plain, decides_nothing
+    ones = [f"task.teacher.{place}.recipe.seed=1" for place in (0, 1)]
+    others = [*ones, "task.teacher.1.weight=2", "task.teacher_dropout=0.5", "task.teacher.0.output=projection"]
+    assert len({plain, *map(identity, others)}) == 1 + len(others)
+
+
+def test_a_list_of_one_teacher_is_that_teacher(small):
+    single = config.load(small / "smaller.yaml", ["task.teacher.recipe.seed=3"])
+    listed = config.load(
+        small / "smaller.yaml", ["task.teacher=[{recipe: small.yaml}]", "task.teacher.0.recipe.seed=3"]
+    )
+    assert listed == single and config.dump(listed) == config.dump(single)
+    assert config.identity_hash(listed) == config.identity_hash(single)
+
+
+def test_problems_of_one_of_several_teachers_are_told_with_its_place(small):
+    wrong = ["task.teacher.1.recipe.optim.momentm=0.5", "task.teacher.0.outptu=features", "task.teacher.1.weight=-1"]
+    warm_up = "task.teacher.0.recipe.optim.warmup_epochs=5"
+    found = "\n".join(problems(small / "smaller.yaml", TWO, *wrong, warm_up))
+    for told in (
+        "task.teacher.1.recipe.optim.momentm: is no key here; did you mean 'momentum'?",
+        "task.teacher.0.outptu: is no key here; did you mean 'output'?",
+        "task.teacher.1.weight: cannot be -1: input should be greater than 0",
+        "task.teacher.0.recipe: optim.warmup_epochs is 5 but train.epochs only 2",
+    ):
+        assert told in found, f"{told!r} not in\n{found}"
+    assert "4 problems" in found
+    (_, told) = problems(small / "smaller.yaml", "task.teacher=[{recipe: small.yaml}, {recipe: other.yaml}]")
+    assert told == f"  task.teacher.1.recipe: there is no recipe {small / 'other.yaml'}"
+    assert "task.teacher: cannot be []" in problems(small / "smaller.yaml", "task.teacher=[]")[1]
+    assert (
+        "task.teacher.1: cannot be 3: write keys below it"
+        in problems(small / "smaller.yaml", "task.teacher=[{recipe: small.yaml}, 3]")[1]
+    )
+    assert (
+        "task.teacher.7.output: '7' is no position"
+        in problems(small / "smaller.yaml", TWO, "task.teacher.7.output=logits")[1]
+    )
 
 
 def test_a_recipe_that_teaches_itself_is_told_in_one_sentence(small):
@@ -482,7 +565,7 @@ def test_a_teacher_that_cannot_be_read_is_told_beside_the_other_problems_unless_
     (small / "smaller.yaml").write_text(TRANSFER.replace("small.yaml", "nothing.yaml"))
     found = problems(small / "smaller.yaml", "optim.lr=fast", "train.epochs=2", "optim.warmup_epochs=9")
     assert len(found) == 4 and "no recipe" in "".join(found) and "optim.lr" in "".join(found)
-    assert config.load(small / "smaller.yaml", ["task.teacher.recipe=small.yaml"]).teacher.recipe.name == "small"
+    assert config.load(small / "smaller.yaml", ["task.teacher.recipe=small.yaml"]).task.teacher.recipe.name == "small"
 
 
 BOMB = "\n".join(
@@ -537,7 +620,7 @@ def test_an_alias_is_a_copy(small):
     (small / "shared.yaml").write_text("\n".join(first + others))
     for override, rates in (("optim.lr=0.5", (0.5, 2e-3)), ("task.teacher.recipe.optim.lr=0.5", (2e-3, 0.5))):
         recipe = config.load(small / "shared.yaml", [override])
-        assert (recipe.optim.lr, recipe.teacher.recipe.optim.lr) == rates
+        assert (recipe.optim.lr, recipe.task.teacher.recipe.optim.lr) == rates
 
 
 def test_what_is_written_short_may_be_short_at_any_depth(small):
@@ -546,8 +629,8 @@ def test_what_is_written_short_may_be_short_at_any_depth(small):
     inline["task"]["teacher"]["recipe"]["data"]["augment"] = "moco_v2"
     (small / "inline.yaml").write_text(yaml.safe_dump(inline))
     recipe = config.load(small / "inline.yaml", ["task.teacher.recipe.task.teacher.recipe.data.augment=byol"])
-    teacher = recipe.teacher.recipe
-    presets = [one.data.augment.preset for one in (recipe, teacher, teacher.teacher.recipe)]
+    teacher = recipe.task.teacher.recipe
+    presets = [one.data.augment.preset for one in (recipe, teacher, teacher.task.teacher.recipe)]
     assert presets == ["digits", "moco_v2", "byol"]
 
 

@@ -107,6 +107,15 @@ def test_a_key_goes_to_the_section_that_has_it(here):
     assert written(optim={"schedule": "constant"}).optim.warmup_epochs == 0
 
 
+def test_several_teachers_are_named_in_a_list_each_in_its_own_way(here):
+    made = written(teacher=["teacher", {"timm": "resnet18", "weight": 2.0}], teacher_dropout=0.5)
+    assert [(one.checkpoint, one.timm, one.weight) for one in made.teachers] == [
+        ("teacher", None, None),
+        (None, "resnet18", 2.0),
+    ]
+    assert made.task.teacher_dropout == 0.5
+
+
 @pytest.mark.parametrize(
     "said, words",
     [

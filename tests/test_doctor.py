@@ -1,5 +1,7 @@
 """The doctor finds what was done to a teacher, and finds nothing where nothing was done."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -161,8 +163,6 @@ def test_too_few_images_are_one_sentence():
 @pytest.fixture
 def digits_file(tmp_path):
     """A checkpoint of a small network whose batch norm saw the digits, saved as a plain state dict."""
-    from pathlib import Path
-
     from ssl_transfer.data import load_images
 
     images = load_images("digits", Path(), split="train", download=False)
@@ -194,6 +194,17 @@ def test_the_command_prints_what_it_found_and_what_is_wrong(digits_file, capsys)
         main(["doctor", digits_file(mean=[0.0], std=[1.0]), "train.cpu_threads=1", "--images", "100"])
     assert caught.value.code == 1  # so that a script notices
     assert "! The images look wrongly normalized" in capsys.readouterr().out
+
+
+def test_each_of_several_teachers_is_examined(digits_file, capsys):
+    path = Path(digits_file(mean=[0.3052], std=[0.3760]))
+    given = yaml.safe_load(path.read_text())
+    wrong = given["teacher"] | {"mean": [0.0], "std": [1.0]}
+    path.write_text(yaml.safe_dump(given | {"teacher": [given["teacher"], wrong]}))
+    main(["doctor", str(path), "train.cpu_threads=1", "--images", "50"])
+    first, second = capsys.readouterr().out.split("teacher 2: tiny_convnet of net.pth, output features")
+    assert first.startswith("teacher 1: tiny_convnet of net.pth") and "wrongly normalized" not in first
+    assert "! The images look wrongly normalized" in second and "50 training images of digits" in second
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from ssl_transfer.data.views import augment
 from ssl_transfer.features.extraction import compute_features
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.probes import retrieval
+from ssl_transfer.scores.base import ScoreSection
 from ssl_transfer.section import Section
 from ssl_transfer.tasks.sections import Task
 
@@ -92,7 +93,7 @@ class Handed(Exception):
     @property
     def teacher(self) -> Any:
         """The network behind ``Frozen`` and the output that is taken of it."""
-        return self.transfer.teacher.module
+        return self.transfer.teachers[0].module
 
     def groups(self, key: str) -> list:
         return [group[key] for group in self.optimizer.param_groups]
@@ -187,10 +188,23 @@ def teacher_weights(run: Handed) -> float:
     return next(run.teacher.model.parameters()).double().sum().item()
 
 
+def second_output(run: Handed) -> str:
+    return run.task.teachers[1].module.name
+
+
+def dropout(run: Handed) -> tuple[float, int]:
+    return run.task.teacher_dropout, run.task.seed
+
+
 def batch_classes(run: Handed) -> int:
     return len(run.batch(0).labels.unique())
 
 
+TWO = "[{{checkpoint: {folder}/teacher}}, {{checkpoint: {folder}/other}}]"
+RELATIONAL = (
+    *("relaxed_contrastive", "relaxed_multi_similarity", "rkd", "pkt", "dark_rank", "similarity_preserving"),
+    "correlation_congruence",
+)
 PRETRAINED = ("model.pretrained=true",)
 NO_CROP = ("data.augment={{preset: digits, crop_scale: null}}",)
 CASES = [
@@ -335,6 +349,20 @@ CASES = [
     # teacher
     Case("rkd", "task.teacher.checkpoint", "{folder}/other", teacher_weights, None),
     Case("rkd", "task.teacher.output", "embedding", lambda run: run.teacher.name, "embedding"),
+    Case("rkd", "task.teacher", TWO, lambda run: len(run.task.teachers), 2),
+    Case(
+        "pkt",
+        "task.teacher.1.weight",
+        "3.0",
+        lambda run: run.task.shares(0),
+        {0: 0.25, 1: 0.75},
+        (f"task.teacher={TWO}",),
+    ),
+    Case("dark_rank", "task.teacher.1.output", "embedding", second_output, "embedding", (f"task.teacher={TWO}",)),
+    *(
+        Case(kind, "task.teacher_dropout", "0.37", dropout, (0.37, 5), ("seed=5", f"task.teacher={TWO}"))
+        for kind in RELATIONAL
+    ),
     # optim
     Case("simclr", "optim.name", "sgd", lambda run: type(run.optimizer).__name__, "SGD"),
     Case("simclr", "optim.lr", "0.37", lambda run: run.plan.learning_rate(0), 0.37),
@@ -405,6 +433,7 @@ ELSEWHERE = {
         f"task.teacher.{key}": "tests/teachers/test_loading.py::test_the_recipe_can_change_size_and_normalization"
         for key in ("mean", "std", "image_size")
     },
+    "task.teacher.weight": "tests/test_wiring.py::test_a_value_reaches_what_it_names",  # as that of one in a list
     "task.teacher.memory": "tests/teachers/test_memory.py::"
     "test_a_run_that_remembers_ends_with_the_bits_of_one_that_does_not",
     "score": "tests/scores/test_wiring.py::test_a_value_reaches_the_probe",
@@ -412,12 +441,19 @@ ELSEWHERE = {
 
 
 def keys_of(section: type[Section], path: str) -> Iterator[str]:
-    """The dotted keys of a section and those below it, a teacher's recipe left aside, which is one of these again."""
+    """The dotted keys of a section and those below it, but for a teacher's recipe, which is one of these again."""
     for name, field in section.model_fields.items():
         yield f"{path}{name}"
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, Section) and not issubclass(inner, Recipe):
+        for inner in sections_in(field.annotation):
+            if not issubclass(inner, Recipe | ScoreSection):  # a kind of score is tested in tests/scores/test_wiring.py
                 yield from keys_of(inner, f"{path}{name}.")
+
+
+def sections_in(annotation: Any) -> set[type[Section]]:
+    """The sections that a value, or an item of a list of values, may be."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return {annotation}
+    return {found for inner in get_args(annotation) for found in sections_in(inner)}
 
 
 def test_every_key_of_the_schema_has_a_case():

@@ -1,4 +1,4 @@
-"""Fingerprints of what a recipe names but does not contain: its training images and its teacher's file."""
+"""Fingerprints of what a recipe names but does not contain: its training images and its teachers' files."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits
+from ssl_transfer.catalog.roles import teacher_word
 from ssl_transfer.data.counter import SORTED
 from ssl_transfer.errors import UserError
 
@@ -29,7 +30,10 @@ def check_inputs(
     known = known or {}
     fingerprints = {
         _IMAGES: _images(recipe, splits),
-        "teacher weights": _teacher(recipe),
+        **{
+            f"{teacher_word(place, len(recipe.teachers))} weights": _teacher(teacher)
+            for place, teacher in enumerate(recipe.teachers)
+        },
         _ORDER: _order(recipe, splits),
     }
     if begun and fingerprints[_ORDER] is not None and _ORDER not in known:
@@ -67,11 +71,8 @@ def _order(recipe: config.Recipe, splits: OpenSplits) -> str | None:
         return None
 
 
-def _teacher(recipe: config.Recipe) -> str | None:
+def _teacher(teacher: config.Teacher) -> str | None:
     """Of the content of a teacher's file, or of the files of its folder that its model is loaded from."""
-    teacher = recipe.teacher
-    if teacher is None:
-        return None
     if teacher.file is not None:
         paths = [Path(teacher.file)]
     elif teacher.checkpoint is not None:

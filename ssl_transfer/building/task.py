@@ -1,5 +1,7 @@
 """From the recipe's task and two networks to the module that is trained."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -12,20 +14,20 @@ from ssl_transfer.tasks.sections.base import TaskInputs
 def build_task(
     recipe: config.Recipe,
     model: EmbeddingModel,
-    teacher: EmbeddingModel | None,
+    teachers: Sequence[EmbeddingModel],
     images: Images,
     *,
     steps_per_epoch: int,
 ) -> nn.Module:
-    """The task of ``recipe``: ``model`` learns from ``images``, and from ``teacher`` if the task is a transfer.
+    """The task of ``recipe``: ``model`` learns from ``images``, and from ``teachers`` if the task is a transfer.
 
     Raises:
-        ValueError: the teacher does not have the output asked for, or a backbone gives no feature maps.
+        ValueError: a teacher does not have the output asked for, or a backbone gives no feature maps.
     """
     torch.manual_seed(recipe.seed + 1)  # adapters and queues: of the recipe, whatever was built before
     inputs = TaskInputs(
         model,
-        teacher,
+        teachers,
         images,
         seed=recipe.seed,
         total_steps=recipe.train.epochs * steps_per_epoch,

@@ -64,7 +64,7 @@ def load_teacher(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raw |= {"name": "teacher", "seed": 0, "model": {"backbone": "resnet18"}, "task": task, "score": []}
         raw |= {"optim": {"name": "sgd", "lr": 1.0}, "train": {"epochs": 1}} | ({"data": data} if data else {})
     recipe = _validated(raw, path, overrides)
-    if recipe.teacher is None:
+    if not recipe.teachers:
         raise UserError(f"{path} has no teacher: give a recipe with task.teacher, or a file with teacher and data")
     return recipe
 
@@ -117,15 +117,20 @@ _WHERE = {"data": ("root", "download", "workers"), "train": ("runs", "cpu_thread
 def _complete(raw: dict[str, Any], folder: Path, above: tuple[Path, ...] = ()) -> None:
     """Write out what may be written short, in place: an augmentation's preset, a teacher's recipe by its path.
 
-    The teacher looks for data and runs where the student does, so one override moves both, and its own teacher too.
+    Teachers look for data and runs where the student does, so one override moves all, and their own teachers too.
     ``above`` are the files that led here, each naming the next. A file that cannot be read is left to be told.
     """
     data, task = raw.get("data"), raw.get("task")
     if isinstance(data, dict) and isinstance(data.get("augment"), str):
         data["augment"] = {"preset": data["augment"]}
-    teacher = task.get("teacher") if isinstance(task, dict) else None
-    if not isinstance(teacher, dict):
-        return
+    teachers = task.get("teacher") if isinstance(task, dict) else None
+    for teacher in teachers if isinstance(teachers, list) else [teachers]:
+        if isinstance(teacher, dict):
+            _complete_teacher(teacher, raw, folder, above)
+
+
+def _complete_teacher(teacher: dict[str, Any], raw: dict[str, Any], folder: Path, above: tuple[Path, ...]) -> None:
+    """Read the recipe that a teacher of ``raw`` names, if it names one, and complete it."""
     recipe = named = teacher.get("recipe")
     if isinstance(named, str) and not isinstance(named, NotRead):
         try:

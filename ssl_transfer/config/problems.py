@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from ssl_transfer.section import Contradictions, Section, short, suggest
+from ssl_transfer.section import Contradictions, Section, is_tag, short, suggest
 
 Place = tuple[str | int, ...]  # keys and positions in lists; where pydantic gives it, also the kinds of sections
 _UNKNOWN = object()  # in the place of a value that is wrong
@@ -24,7 +24,10 @@ def problems_of(error: ValidationError, raw: dict[str, Any], model: type[Section
     First the values that are wrong alone, then those that contradict each other. Of these pydantic tells only what it
     meets in a section without a wrong value in or below it; here every rule is asked that finds all of its values.
     """
-    details = error.errors(include_url=False)
+    details: list[Any] = [
+        {**detail, "loc": tuple(part for part in detail["loc"] if not is_tag(part))}
+        for detail in error.errors(include_url=False)
+    ]
     alone = [detail for detail in details if not _contradictions_in(detail)]
     together = [
         _at(_place(detail["loc"], model)[0], problem) for detail in details for problem in _contradictions_in(detail)
@@ -155,7 +158,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
     """The sections that a value with this annotation may be, or be a list of."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [found for inner in get_args(annotation) for found in _sections(inner)]
+    return list(dict.fromkeys(found for inner in get_args(annotation) for found in _sections(inner)))
 
 
 def _kinds(section: type[Section]) -> tuple[Any, ...]:

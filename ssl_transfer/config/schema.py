@@ -15,7 +15,7 @@ from ssl_transfer.scores import Scores
 from ssl_transfer.section import Section, rule, short
 from ssl_transfer.tasks.sections import Task
 from ssl_transfer.tasks.sections.pretraining import Pretraining
-from ssl_transfer.teachers.section import Teacher
+from ssl_transfer.teachers.section import Teacher, teacher_place
 
 LONGEST_NAME = 200  # of the 255 bytes that a folder's name may have, with an identity and a suffix behind it
 
@@ -43,9 +43,9 @@ class Recipe(Section):
         return self.task.learns_labels
 
     @property
-    def teacher(self) -> Teacher | None:
-        """The task's teacher, None where there is nothing to learn from one."""
-        return getattr(self.task, "teacher", None)
+    def teachers(self) -> list[Teacher]:
+        """The task's teachers, empty where there is nothing to learn from one."""
+        return getattr(self.task, "teachers", [])
 
     @property
     def outputs(self) -> list[str]:
@@ -86,12 +86,13 @@ class Recipe(Section):
 
     @rule
     def _the_teacher_has_the_output(self) -> Iterator[str]:
-        teacher = self.teacher
-        if teacher is not None and teacher.recipe is not None and teacher.output not in teacher.recipe.outputs:
-            yield (
-                f"task.teacher.output is {teacher.output}, but the model of its recipe {teacher.recipe.name} "
-                f"({teacher.recipe.task.kind}) gives {' and '.join(teacher.recipe.outputs)}: choose one of these"
-            )
+        for number, teacher in enumerate(self.teachers):
+            if teacher.recipe is not None and teacher.output not in teacher.recipe.outputs:
+                place = teacher_place(number, len(self.teachers))
+                yield (
+                    f"{place}.output is {teacher.output}, but the model of its recipe {teacher.recipe.name} "
+                    f"({teacher.recipe.task.kind}) gives {' and '.join(teacher.recipe.outputs)}: choose one of these"
+                )
 
     @rule
     def _columns_differ(self) -> Iterator[str]:
@@ -161,12 +162,13 @@ _NOT_IDENTITY = {
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
-    """Everything of a recipe that decides the trained weights, its teacher's recipe included."""
+    """Everything of a recipe that decides the trained weights, its teachers' recipes included."""
     # Without nulls, so that an option added to the schema later, off by default, leaves earlier runs what they are.
     content = recipe.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_none=True)  # type: ignore[arg-type]
-    teacher = recipe.teacher
-    if teacher is not None and teacher.recipe is not None:
-        content["task"]["teacher"]["recipe"] = identity(teacher.recipe)
+    for number, teacher in enumerate(recipe.teachers):
+        if teacher.recipe is not None:
+            named = content["task"]["teacher"]
+            (named if len(recipe.teachers) == 1 else named[number])["recipe"] = identity(teacher.recipe)
     return content
 
 

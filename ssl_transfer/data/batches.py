@@ -26,8 +26,8 @@ class Batch:
         step: the number of the step, from 0 on.
         view_id: which of an image's versions the views are: the number of the epoch, or with fixed views that modulo
             their number.
-        teacher: the teacher's embeddings of the first view of all images, then of the second and so on, where they are
-            remembered and not computed in this step.
+        remembered: for each teacher, its embeddings of the first view of all images, then of the second and so on,
+            where they are remembered and not computed in this step.
     """
 
     views: tuple[Float[Tensor, "n c h w"], ...]  # float32 in a run
@@ -35,7 +35,7 @@ class Batch:
     labels: Int64[Tensor, " n"] | None
     step: int
     view_id: int = 0
-    teacher: Float32[Tensor, "rows d"] | None = None
+    remembered: tuple[Float[Tensor, "rows _"] | None, ...] | None = None  # float32 in a run
 
 
 class Batches:

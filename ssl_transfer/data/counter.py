@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
-ORDER, AUGMENT, CLASSES, MEMBERS, MIX, SUBSET, NEGATIVES = range(7)  # the streams in use
+ORDER, AUGMENT, CLASSES, MEMBERS, MIX, SUBSET, NEGATIVES, TEACHERS = range(8)  # the streams in use
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

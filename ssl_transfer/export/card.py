@@ -84,8 +84,8 @@ def model_card(
 
 
 def _summary(recipe: config.Recipe, spec: ModelSpec) -> str:
-    teacher = recipe.teacher
-    learned = "" if teacher is None else f" from the teacher {teacher.title} (its {teacher.output})"
+    taught = " and ".join(f"{teacher.title} (its {teacher.output})" for teacher in recipe.teachers)
+    learned = f" from the {'teachers' if len(recipe.teachers) > 1 else 'teacher'} {taught}" if taught else ""
     return f"`{spec.backbone}` trained by `{recipe.task.kind}`{learned} on `{recipe.data.dataset}` with ssl-transfer."
 
 

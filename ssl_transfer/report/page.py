@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer import config, runs
-from ssl_transfer.catalog.roles import TRAINED
+from ssl_transfer.catalog.roles import TRAINED, teacher_word
 from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
 from ssl_transfer.progress import duration
@@ -71,18 +71,27 @@ def _content(folder: Path, scored: runs.RunScores | None) -> dict[str, Any]:
 
 
 def _summary(recipe: config.Recipe) -> str:
-    teacher = recipe.teacher
-    made_by = teacher.recipe if teacher is not None else None
-    taught = ""
-    if teacher is not None:
-        taught = f" from {made_by.model.backbone} (recipe {made_by.name})" if made_by else f" from {_source(teacher)}"
+    taught = " and ".join(map(_source, recipe.teachers))
+    taught = f" from {taught}" if taught else ""
     return f"{recipe.task.kind}{taught} into {recipe.model.backbone} on {recipe.data.dataset}, seed {recipe.seed}"
 
 
 def _source(teacher: config.Teacher) -> str:
-    """Where a teacher that no recipe makes comes from, in the recipe's own words."""
-    given = teacher.model_dump(mode="json", exclude_defaults=True, exclude={"output"})
+    """Where a teacher comes from; where no recipe makes it, in the recipe's own words."""
+    if teacher.recipe is not None:
+        return f"{teacher.recipe.model.backbone} (recipe {teacher.recipe.name})"
+    given = teacher.model_dump(mode="json", exclude_defaults=True, exclude={"output", "weight"})
     return ", ".join(f"{key} {value}" for key, value in given.items())
+
+
+def _teachers(recipe: config.Recipe) -> dict[str, str]:
+    """Which of several teachers has which number."""
+    count = len(recipe.teachers)
+    return {
+        teacher_word(place, count): f"{_source(teacher)}, output {teacher.output}, weight {teacher.weight or 1:g}"
+        for place, teacher in enumerate(recipe.teachers)
+        if count > 1
+    }
 
 
 def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: runs.RunScores, folder: Path) -> dict[str, str]:
@@ -92,6 +101,7 @@ def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: runs.RunScores, fo
         + ("" if info.finished else "; not finished"),
         "time": f"{duration(info.seconds)} in training steps, {info.images_per_second:,.0f} images/s",
         "machine": f"{info.processes} x {info.device or 'unknown'}, {info.precision or 'unknown'}",
+        **_teachers(recipe),
         "data": f"{recipe.data.dataset}, {recipe.data.views} views, augmentation {recipe.data.augment.preset}",
         "optimizer": f"{optim.name}, learning rate {optim.lr:g}, weight decay {optim.weight_decay:g}",
         "model": f"{model.stat().st_size / 2**20:.2f} MiB in model.safetensors"
@@ -121,11 +131,11 @@ def _verdict(table: ScoreTable, details: Details, info: runs.RunInfo) -> list[_R
     if own is None:
         return remarks
     kept, teachers = table.kept, [model for model in table.models if table.role(model) == "teacher"]
-    if kept:
-        least = min(kept, key=lambda metric: kept[metric])
-        mean = sum(kept.values()) / len(kept)
-        text = f"The student keeps {100 * mean:.0f} % of its teacher's scores"
-        text += f" on average, and least of {least}, {100 * kept[least]:.0f} %" if len(kept) > 1 else f" ({least})"
+    for teacher, shares in kept.items():
+        least = min(shares, key=lambda metric: shares[metric])
+        mean = sum(shares.values()) / len(shares)
+        text = f"The student keeps {100 * mean:.0f} % of {'its teacher' if len(kept) == 1 else teacher}'s scores"
+        text += f" on average, and least of {least}, {100 * shares[least]:.0f} %" if len(shares) > 1 else f" ({least})"
         if len(teachers) == 1 and {own, *teachers} <= details.sizes.keys():
             share = details.sizes[own].weights / details.sizes[teachers[0]].weights
             text += f", with {100 * share:.3g} % of its weights"
@@ -154,7 +164,7 @@ def _is_worse(mine: Score, other: Score) -> bool:
 
 
 def _table(table: ScoreTable) -> dict[str, Any]:
-    """The scores, a row a metric and a column a model, and the share of its teacher's score that the student kept."""
+    """The scores, a row a metric and a column a model, and the share of a teacher's score that the student kept."""
     kept = table.kept
     rows = {model: table.row(model) for model in table.models}
     return {
@@ -169,11 +179,11 @@ def _table(table: ScoreTable) -> dict[str, Any]:
                 "cells": [
                     None if (score := row[place]) is None else score.percent.partition(" ± ") for row in rows.values()
                 ],
-                "kept": f"{100 * kept[metric]:.0f} %" if metric in kept else "",
+                "kept": [f"{100 * shares[metric]:.0f} %" if metric in shares else "" for shares in kept.values()],
             }
             for place, metric in enumerate(table.metrics)
         ],
-        "kept": bool(kept),
+        "kept": ["kept"] if len(kept) == 1 else [f"kept of {teacher}" for teacher in kept],
         "split": table.tested_on if table.scores else "",
         "repeated": table.repeated,
     }

@@ -9,7 +9,6 @@ from ssl_transfer.runs.suite_file import SuiteResults
 from ssl_transfer.scores.score import ScoreTable
 
 WIDTH = 78  # of a table: columns are placed side by side as far as they fit into a terminal of 80 characters
-KEPT = "student / teacher"
 
 
 def print_scores(table: ScoreTable, title: str, console: Console) -> None:
@@ -21,21 +20,23 @@ def print_scores(table: ScoreTable, title: str, console: Console) -> None:
     spread = f"; ± sd over {table.repeated}" if table.repeated else ""
     caption = f"in % on {table.tested_on}, {n_train:,} training images{spread}"
     console.print(f"{title}: {caption}", highlight=False, soft_wrap=True)
-    kept = {metric: f"{100 * share:.0f} %" for metric, share in table.kept.items()}
+    kept = {f"student / {teacher}": shares for teacher, shares in table.kept.items()}
     columns: dict[str, list[str]] = {metric: [] for metric in table.metrics}
     for model in table.models:
         for metric, score in zip(table.metrics, table.row(model), strict=True):
             columns[metric].append("" if score is None else score.percent)
-    for metrics in _side_by_side(columns, first=max(len(name) for name in [*table.models, KEPT])):
+    for metrics in _side_by_side(columns, first=max(len(name) for name in [*table.models, *kept])):
         shown = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
         shown.add_column("model", no_wrap=True)
         for metric in metrics:
             shown.add_column(metric, justify="right", no_wrap=True)
         for row, model in enumerate(table.models):
             shown.add_row(model, *(columns[metric][row] for metric in metrics))
-        if any(metric in kept for metric in metrics):
-            shown.add_section()
-            shown.add_row(KEPT, *(kept.get(metric, "") for metric in metrics))
+        shown.add_section()
+        for name, shares in kept.items():
+            if any(metric in shares for metric in metrics):
+                cells = (f"{100 * shares[metric]:.0f} %" if metric in shares else "" for metric in metrics)
+                shown.add_row(name, *cells)
         console.print(shown)
 
 

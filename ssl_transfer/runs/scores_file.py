@@ -60,7 +60,9 @@ def read_scores(folder: Path) -> RunScores | None:
 
 
 def _content(scores: Sequence[Score], about: Mapping[str, Any]) -> dict[str, Any]:
-    return {**about, "retention": ScoreTable(scores).kept, "scores": [asdict(score) for score in scores]}
+    kept = ScoreTable(scores).kept
+    retention = kept if len(kept) > 1 else next(iter(kept.values()), {})  # by teacher, where there are several
+    return {**about, "retention": retention, "scores": [asdict(score) for score in scores]}
 
 
 def _parsed(content: dict[str, Any]) -> RunScores:

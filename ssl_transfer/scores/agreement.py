@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from ssl_transfer.catalog.roles import teacher_word
 from ssl_transfer.scores.base import Layer, Measuring, ScoredImages, ScoreSection, layer_word, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
@@ -46,20 +47,19 @@ class Agreement(ScoreSection):
         )
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
-        """Neighbor overlap, linear CKA and the rank correlation of distances; nothing without a teacher."""
+        """Neighbor overlap, linear CKA and the rank correlation of distances, with each teacher."""
         from ssl_transfer.probes import agreement
 
-        teacher, seed = measuring.teacher, measuring.seed
-        if teacher is None:
-            return []
-        found = agreement(features.features.test_x, teacher.features.test_x, k=self.k, seed=seed)
-        settings = {"probe": "agreement", "split": "test", "metric": found.metric, "k": found.k, "seed": seed}
-        settings |= {"teacher": teacher.name, "teacher_layer": teacher.protocol["layer"]}
-        values = {
-            f"overlap {self.k}": found.neighbor_overlap,
-            "CKA": found.linear_cka,
-            "Spearman": found.distance_spearman,
-        }
-        return [
-            score(features, words(name, layer_word(features.layer)), value, settings) for name, value in values.items()
-        ]
+        teachers, seed = measuring.teachers, measuring.seed
+        scores = []
+        for place, teacher in enumerate(teachers):
+            found = agreement(features.features.test_x, teacher.features.test_x, k=self.k, seed=seed)
+            settings = {"probe": "agreement", "split": "test", "metric": found.metric, "k": found.k, "seed": seed}
+            settings |= {"teacher": teacher.name, "teacher_layer": teacher.protocol["layer"]}
+            which = f"with {teacher_word(place, len(teachers))}" if len(teachers) > 1 else ""
+            values = (found.neighbor_overlap, found.linear_cka, found.distance_spearman)
+            scores += [
+                score(features, words(column, which), value, settings)
+                for column, value in zip(self.columns(), values, strict=True)
+            ]
+        return scores

@@ -56,12 +56,12 @@ class WatchedTraining:
 class Measuring:
     """What a measure may look at besides the features that it scores.
 
-    ``teacher`` has the teacher's features of the same layer, None where there is no teacher. ``classes`` are those of
-    the run's own classifier: one with another number of outputs knows other classes than the images have.
+    ``teachers`` are the features of the same layer of each teacher. ``classes`` are those of the run's own classifier:
+    one with another number of outputs knows other classes than the images have.
     """
 
     seed: int = 0
-    teacher: "ModelFeatures | None" = None
+    teachers: "Sequence[ModelFeatures]" = ()
     classes: int | None = None
 
 

@@ -26,16 +26,16 @@ def measure_all(
     asked: Sequence[ScoreSection],
     *,
     seed: int,
-    teacher: "Mapping[str, ModelFeatures] | None",
+    teachers: "Sequence[Mapping[str, ModelFeatures]]" = (),
     main: bool,
     classes: int | None = None,
     watched: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Score]:
     """Every score of ``asked`` of one model, of which ``layers`` has the features by layer; on the ``main`` process.
 
-    ``teacher`` has the teacher's likewise; ``classes`` is that of :class:`~ssl_transfer.scores.base.Measuring`. The
-    other processes take part where a kind needs them, and return nothing. Each measure is taken inside ``watched`` of
-    its first column.
+    ``teachers`` have those of each teacher likewise; ``classes`` is that of
+    :class:`~ssl_transfer.scores.base.Measuring`. The other processes take part where a kind needs them, and return
+    nothing. Each measure is taken inside ``watched`` of its first column.
     """
     from ssl_transfer.distributed import meet
     from ssl_transfer.features.extraction import exact
@@ -47,7 +47,7 @@ def measure_all(
         if kind.needs_all_processes:
             meet()  # what the main process measured alone before may have taken hours
         layer = kind.scored_layer
-        measuring = Measuring(seed, None if teacher is None else teacher[layer], classes)
+        measuring = Measuring(seed, [teacher[layer] for teacher in teachers], classes)
         with watched(next(iter(kind.columns()), kind.kind)), exact():
             found = kind.measure(layers[layer], measuring)
         scores += found if main else []

@@ -61,21 +61,19 @@ class ScoreTable:
         return [own.get(metric) for metric in self.metrics]
 
     @property
-    def kept(self) -> dict[str, float]:
-        """The share of its teacher's score that the student has, by column.
+    def kept(self) -> dict[str, dict[str, float]]:
+        """The share of its teacher's score that the student has, by column, for each teacher by what it is called.
 
-        Empty without a teacher; without the columns in which the teacher has 0, and calibration error, which is better
+        Empty without a teacher; without the columns in which a teacher has 0, and calibration error, which is better
         when it is smaller.
         """
-        values: dict[Role, dict[str, float]] = {
-            role: {score.metric: score.value for score in self.scores if score.role == role}
-            for role in ("teacher", "student")
-        }
-        return {
-            metric: values["student"][metric] / value
-            for metric, value in values["teacher"].items()
-            if metric in values["student"] and value > 0 and not metric.startswith("ECE")
-        }
+        student = {score.metric: score.value for score in self.scores if score.role == "student"}
+        kept: dict[str, dict[str, float]] = {}
+        for score in self.scores:
+            if score.role == "teacher" and score.metric in student and score.value > 0 and score.metric[:3] != "ECE":
+                shares = kept.setdefault(score.model.partition(" (")[0], {})
+                shares[score.metric] = student[score.metric] / score.value
+        return kept
 
     @property
     def tested_on(self) -> str:

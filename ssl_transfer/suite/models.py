@@ -9,7 +9,7 @@ import torch
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.model import untrained
-from ssl_transfer.catalog.roles import Role
+from ssl_transfer.catalog.roles import Role, teacher_word
 from ssl_transfer.features.extraction import features_key
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import build_model, load_model
@@ -33,9 +33,9 @@ class Subject:
 
 
 def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool) -> list[Subject]:
-    """The teacher, the models and, with ``baselines``, their networks untrained and the pixels; each once.
+    """The teachers, the models and, with ``baselines``, their networks untrained and the pixels; each once.
 
-    ``teacher`` left out is that of the first run that has one. Words are those of
+    ``teacher`` left out stands for those of the first run that has some. Words are those of
     :func:`ssl_transfer.suite.asked.model_section`.
 
     Raises:
@@ -49,10 +49,11 @@ def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool)
         section = model_section(teacher)
         subjects.append(Subject("teacher", f"teacher ({_title(section)})", open_teacher(section, None)[0]))
     else:
-        taught_by = next((recipe.teacher for recipe in recipes if recipe is not None and recipe.teacher), None)
-        if taught_by is not None:
+        teachers = next((recipe.teachers for recipe in recipes if recipe is not None and recipe.teachers), [])
+        for place, taught_by in enumerate(teachers):
             folder = None if taught_by.recipe is None else runs.folder_of(taught_by.recipe)[0]
-            subjects.append(Subject("teacher", f"teacher ({taught_by.title})", open_teacher(taught_by, folder)[0]))
+            name = f"{teacher_word(place, len(teachers))} ({taught_by.title})"
+            subjects.append(Subject("teacher", name, open_teacher(taught_by, folder)[0]))
     starts: list[Subject] = []
     for section, recipe in zip(sections, recipes, strict=True):
         role: Role = "student" if subjects and subjects[0].role == "teacher" else "trained" if recipe else "other"

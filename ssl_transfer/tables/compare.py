@@ -24,7 +24,7 @@ from ssl_transfer.tables.protocols import in_words, refuse_mixed
 from ssl_transfer.tasks.sections.labels import Metric
 
 # The settings that decide the other models of the table; raw pixels have none.
-_MADE_BY = {"teacher": "task.teacher.", "untrained": "model.", "raw pixels": "none."}
+_MADE_BY = {"untrained": "model.", "raw pixels": "none."}
 
 
 @dataclass(frozen=True)
@@ -202,12 +202,22 @@ def _seeds(found: Sequence[Settings]) -> list[str]:
 
 
 def _made_by(run: Run, score: Score) -> Settings:
+    if score.role == "teacher":
+        return _teacher_made_by(run, score)
     part = _MADE_BY.get(score.role)
-    if part is None:
-        return run.settings
+    return run.settings if part is None else run.settings.below(part)
+
+
+def _teacher_made_by(run: Run, score: Score) -> Settings:
+    """The settings of a teacher, under the same keys whether it is alone or one of several."""
+    part = "task.teacher."
+    if len(run.recipe.teachers) > 1:
+        part += f"{list(dict.fromkeys(s.model for s in run.scores if s.role == 'teacher')).index(score.model)}."
     made = run.settings.below(part)
-    made.pop("task.teacher.output", None)  # what a teacher hands on has no part in its own scores
-    return made
+    # What a teacher hands on, and what that weighs, has no part in its own scores.
+    return Settings(
+        {key.removeprefix(part): made[key] for key in made if key not in (f"{part}output", f"{part}weight")}
+    )
 
 
 def _column(score: Score) -> str:
@@ -224,8 +234,8 @@ def _protocol(run: Run, score: Score) -> dict[str, Any]:
 def _published(run: Run, score: Score) -> published.Published | None:
     """What was printed for this very setting: data set, networks, method and metric."""
     dataset, metric, role = run.recipe.data.dataset, score.metric, score.role
-    section = run.recipe.teacher
-    teacher = section.recipe if section is not None else None
+    teachers = run.recipe.teachers
+    teacher = teachers[0].recipe if len(teachers) == 1 else None
     if not run.recipe.data.sees_all("test"):
         return None
     if any(recipe is not None and not recipe.data.sees_all("training") for recipe in (run.recipe, teacher)):

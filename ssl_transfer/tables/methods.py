@@ -12,8 +12,9 @@ class Settings(dict[str, Any]):
 
     @classmethod
     def of(cls, recipe: config.Recipe) -> "Settings":
-        """All settings of ``recipe`` that are part of its identity, its teacher's included."""
-        return cls(_flat(config.identity(recipe)))
+        """All settings of ``recipe`` that are part of its identity, those of its teachers and their number included."""
+        count = len(recipe.teachers)
+        return cls({**dict(_flat(config.identity(recipe))), **({"task.teachers": count} if count > 1 else {})})
 
     def seeds(self) -> "Settings":
         """The seeds of the run and of its teacher."""
@@ -45,7 +46,10 @@ def labels(found: Sequence[Settings]) -> list[str]:
         for name, method in zip(names, methods, strict=True):
             known = first.setdefault(name, method)
             if known != method:
-                shown += sorted(key for key in {*known, *method} if known.get(key) != method.get(key))
+                differ = {key for key in {*known, *method} if known.get(key) != method.get(key)}
+                if "task.teachers" in differ:  # which says enough: one teacher and one of several share no key
+                    differ = {key for key in differ if not key.startswith("task.teacher.")}
+                shown += sorted(differ)
                 break
         else:
             return names
@@ -62,6 +66,8 @@ def _flat(content: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
     for key, value in content.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{path}{key}.")
+        elif isinstance(value, list) and any(isinstance(item, dict) for item in value):  # several teachers
+            yield from _flat(dict(zip(map(str, range(len(value))), value, strict=True)), f"{path}{key}.")
         else:
             yield f"{path}{key}", json.dumps(value) if isinstance(value, list) else value
 

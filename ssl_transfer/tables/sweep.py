@@ -29,10 +29,10 @@ def describe(combinations: Sequence[Combination]) -> str:
     """What is about to happen, in a sentence: how many runs, how many of them are done, and who teaches."""
     teachers: dict[str, str] = {}
     for combination in combinations:
-        teacher = getattr(combination.recipe.task, "teacher", None)
-        if teacher is not None and teacher.recipe is not None:
-            # `seed` is the student's: only task.teacher.recipe.seed gives the students different teachers.
-            teachers[config.identity_hash(teacher.recipe)] = f"{teacher.recipe.name} (seed {teacher.recipe.seed})"
+        for recipe in (teacher.recipe for teacher in combination.recipe.teachers):
+            if recipe is not None:
+                # `seed` is the student's: only task.teacher.recipe.seed gives the students different teachers.
+                teachers[config.identity_hash(recipe)] = f"{recipe.name} (seed {recipe.seed})"
     done = sum(combination.done for combination in combinations)
     count = {0: "", 1: "; one teacher, "}.get(len(teachers), f"; {len(teachers)} teachers, ")
     return f"{len(combinations)} runs, {done} of them done{count}{', '.join(teachers.values())}"

@@ -25,7 +25,7 @@ class FeatureMapTransfer(Transfer):
         self, model: nn.Module, teacher: Frozen, losses: Sequence[Callable[..., Tensor]], *, weight: float = 1.0
     ):
         super().__init__()
-        self.model, self.teacher, self.weight = model, teacher, weight
+        self.model, self.teachers, self.weight = model, nn.ModuleList([teacher]), weight
         self.losses = list(losses)
         self.adapters = nn.ModuleList(loss for loss in losses if isinstance(loss, nn.Module))
 
@@ -39,7 +39,7 @@ class FeatureMapTransfer(Transfer):
 
     def compare(self, student: Sequence[Tensor], images: Tensor, batch: Batch) -> Tensor:  # type: ignore[override]
         """The sum over the pairs of maps."""
-        rows, teacher = world_size() * len(images), self.teacher(images)[0]
+        rows, teacher = world_size() * len(images), self.teachers[0](images)[0]
         pairs = zip(self.losses, student[-len(self.losses) :], teacher[-len(self.losses) :], strict=True)
         return self.weight * torch.stack([loss(ours, theirs, rows=rows) for loss, ours, theirs in pairs]).sum()
 

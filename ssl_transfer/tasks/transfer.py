@@ -4,7 +4,7 @@ Teacher and student are fed the same views, each through its own preprocessing. 
 other see the rows of all processes; each process computes the terms of its own rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,10 @@ from ssl_transfer.tasks.queue import pushed
 
 
 class Transfer(nn.Module):
-    """``model`` learns from a teacher: what all kinds of transfer share."""
+    """``model`` learns from ``teachers``, of which most kinds have one: what all kinds of transfer share."""
 
     model: nn.Module
-    teacher: Frozen
+    teachers: nn.ModuleList  # of Frozen
     micro_batch_size: int | None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -35,37 +35,65 @@ class Transfer(nn.Module):
         """This process's share of the weighted loss; ``student`` is what the student makes of ``images``."""
         raise NotImplementedError
 
-    def taught(self, images: Tensor, batch: Batch) -> Tensor:
-        """The teacher's embeddings of ``images``: those that ``batch`` brings with it, or else computed."""
-        return self.teacher(images) if batch.teacher is None else batch.teacher
+    def taught(self, images: Tensor, batch: Batch, teacher: int = 0) -> Tensor:
+        """A teacher's embeddings of ``images``: those that ``batch`` brings with it, or else computed."""
+        remembered = None if batch.remembered is None else batch.remembered[teacher]
+        return self.teachers[teacher](images) if remembered is None else remembered
+
+    def let_go(self, teachers: Iterable[int]) -> None:
+        """Hold these teachers no longer: every batch will bring their embeddings."""
+        for teacher in teachers:
+            self.teachers[teacher] = nn.Module()  # which raises if it is asked
 
 
 class RelationalTransfer(Transfer):
     """Train ``model`` by a loss over the rows of the global batch: ``loss(student, teacher, anchors=...)``.
 
-    With ``tell_images`` the loss is also told which rows show the same image, as ``image=...``.
+    With several teachers it is the mean of their losses, weighted by ``teacher_weights`` (by default alike). In each
+    step a teacher is left out with probability ``teacher_dropout``, a function of the ``seed`` and the step; one always
+    stays, and the mean is over those that do. With ``tell_images`` the loss is also told which rows show the same
+    image, as ``image=...``.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        teacher: Frozen,
+        teachers: Sequence[Frozen],
         loss: Callable[..., Tensor],
         *,
         weight: float = 1.0,
+        teacher_weights: Sequence[float] | None = None,
+        teacher_dropout: float = 0.0,
+        seed: int = 0,
         tell_images: bool = False,
         micro_batch_size: int | None = None,
     ):
         super().__init__()
-        self.model, self.teacher = model, teacher
+        self.model, self.teachers = model, nn.ModuleList(teachers)
         self.loss, self.weight, self.tell_images = loss, weight, tell_images
+        self.teacher_weights = [1.0] * len(teachers) if teacher_weights is None else list(teacher_weights)
+        self.teacher_dropout, self.seed = teacher_dropout, seed
         self.micro_batch_size = micro_batch_size
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """The loss of this process's rows among those of all."""
-        student, teacher = _gathered(student), _gathered(self.taught(images, batch))
+        student = _gathered(student)
         told = {"image": gather_rows(_image_of_each_row(batch))} if self.tell_images else {}
-        return self.weight * self.loss(student, teacher, anchors=own_rows(len(images)), **told)
+        losses = [
+            share
+            * self.loss(student, _gathered(self.taught(images, batch, teacher)), anchors=own_rows(len(images)), **told)
+            for teacher, share in self.shares(batch.step).items()
+        ]
+        return self.weight * torch.stack(losses).sum()
+
+    def shares(self, step: int) -> dict[int, float]:
+        """The teachers that are asked in a step, each with its share of the loss; the shares sum to one."""
+        weights = dict(enumerate(self.teacher_weights))
+        if self.teacher_dropout:
+            draws = counter.uniform(self.seed, counter.TEACHERS, step, torch.arange(len(weights)), 0, 1)[:, 0]
+            stays = (draws >= self.teacher_dropout) | (draws == draws.max())  # the luckiest one at least
+            weights = {teacher: weight for teacher, weight in weights.items() if stays[teacher]}
+        return {teacher: weight / sum(weights.values()) for teacher, weight in weights.items()}
 
     def teacher_loss(self, batch: Batch) -> Tensor:
         """This process's share of the loss that a student would have which embeds as the teacher does."""
@@ -96,7 +124,7 @@ class SEED(Transfer):
         micro_batch_size: int | None = None,
     ):
         super().__init__()
-        self.model, self.teacher, self.adapter = model, teacher, adapter
+        self.model, self.teachers, self.adapter = model, nn.ModuleList([teacher]), adapter
         self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
         self.weight, self.micro_batch_size = weight, micro_batch_size
         self.register_buffer("queue", torch.randn(queue_size, teacher_width))
@@ -129,7 +157,7 @@ class CRD(Transfer):
         micro_batch_size: int | None = None,
     ):
         super().__init__()
-        self.model, self.teacher, self.loss = model, teacher, loss
+        self.model, self.teachers, self.loss = model, nn.ModuleList([teacher]), loss
         self.dataset_size, self.negatives, self.seed, self.weight = dataset_size, negatives, seed, weight
         self.micro_batch_size = micro_batch_size
 
@@ -162,7 +190,7 @@ class SoftTargets(Transfer):
         micro_batch_size: int | None = None,
     ):
         super().__init__()
-        self.model, self.teacher, self.adapter = model, teacher, adapter
+        self.model, self.teachers, self.adapter = model, nn.ModuleList([teacher]), adapter
         self.temperature, self.weight, self.micro_batch_size = temperature, weight, micro_batch_size
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:

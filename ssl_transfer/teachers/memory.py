@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -151,13 +151,19 @@ class TeacherMemory:
         return seen
 
 
-def with_teacher(batches: Batches, memory: TeacherMemory) -> Callable[[int], Batch]:
-    """A function from the step to its batch, the teacher's embeddings of its views included."""
+def with_teachers(batches: Batches, memories: Sequence[TeacherMemory | None]) -> Callable[[int], Batch]:
+    """A function from the step to its batch with each teacher's embeddings of it, None where there is no memory."""
     device = batches.images.pixels.device
 
     def batch(step: int) -> Batch:
         made = batches.batch(step)
-        return replace(made, teacher=to_device(memory.read(made.view_id, batches.index(step)), device))
+        index = batches.index(step)
+        return replace(
+            made,
+            remembered=tuple(
+                None if memory is None else to_device(memory.read(made.view_id, index), device) for memory in memories
+            ),
+        )
 
     return batch
 

@@ -1,13 +1,25 @@
-"""``task.teacher``: where a teacher comes from, and which of its outputs is transferred."""
+"""``task.teacher``: where a teacher, or each of several, comes from, and which of its outputs is transferred."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError
 
 from ssl_transfer.catalog.checkpoint_formats import FORMATS
-from ssl_transfer.section import Count, Deviation, Location, Mean, Section, location, reason, rule, suggest
+from ssl_transfer.section import (
+    Count,
+    Deviation,
+    Location,
+    Mean,
+    Positive,
+    Section,
+    location,
+    reason,
+    rule,
+    suggest,
+    tag,
+)
 
 if TYPE_CHECKING:
     from ssl_transfer.config.schema import Recipe
@@ -54,6 +66,7 @@ class Teacher(Section):
     image_size: Count | None = None
     output: Literal["features", "projection", "embedding", "logits"] = "features"
     memory: Literal["none", "float16", "float32"] | None = None  # of fixed views; null: float16
+    weight: Positive | None = None  # of one among several, whose weights are divided by their sum; null: 1
 
     @rule
     def _comes_from_one_place(self) -> Iterator[str]:
@@ -93,6 +106,22 @@ class Teacher(Section):
         if self.file is not None:
             return f"{self.backbone} of {Path(self.file).name}"
         return self.timm or self.torchvision or Path(self.checkpoint or "").name
+
+
+def _one_or_several(given: Any) -> str:
+    return _SEVERAL if isinstance(given, list) else _ONE
+
+
+_ONE, _SEVERAL = tag("one"), tag("several")
+Teachers = Annotated[
+    Annotated[Teacher, Tag(_ONE)] | Annotated[list[Teacher], Field(min_length=1), Tag(_SEVERAL)],
+    Discriminator(_one_or_several),
+]
+
+
+def teacher_place(number: int, of: int) -> str:
+    """The dotted key of a teacher in a recipe, ``number`` counting from 0."""
+    return "task.teacher" if of == 1 else f"task.teacher.{number}"
 
 
 def named_source(model: str) -> dict[str, str]:

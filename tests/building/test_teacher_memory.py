@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ssl_transfer import config
-from ssl_transfer.building.teacher_memory import _key, batches_with_teacher, remembers
+from ssl_transfer.building.teacher_memory import _key, batches_with_teachers, remembered_teachers
 from ssl_transfer.context import Context
 from ssl_transfer.data import Augment, Batches, Images
 from ssl_transfer.models import EmbeddingModel
@@ -36,28 +36,29 @@ def network(spec: ModelSpec = SPEC, seed: int = 0) -> EmbeddingModel:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], True),
-        (["data.fixed_views=null"], False),
-        (["task.teacher.memory=none"], False),
-        (["task.teacher.memory=float32"], True),
-        (["task.kind=fitnet"], False),  # maps are too large
-        (["task={kind: simclr}"], False),
+        ([], [0]),
+        (["data.fixed_views=null"], []),
+        (["task.teacher.memory=none"], []),
+        (["task.teacher.memory=float32"], [0]),
+        (["task.kind=fitnet"], []),  # maps are too large
+        (["task={kind: simclr}"], []),
+        (["task.teacher=[{timm: a, memory: none}, {timm: b}, {timm: c, memory: float32}]"], [1, 2]),
     ],
 )
 def test_a_teacher_is_remembered_where_views_come_round_again_and_embeddings_are_compared(overrides, expected):
-    assert remembers(recipe_of(*overrides)) == expected
+    assert remembered_teachers(recipe_of(*overrides)) == expected
 
 
 @pytest.mark.parametrize(("steps", "files"), [(5, 2), (7, 3), (40, 3)])  # three steps an epoch
 def test_a_batch_brings_what_the_teacher_makes_of_its_views(tmp_path, capsys, steps, files):
     given = recipe_of("task.teacher.memory=float32", "task.teacher.output=projection", f"train.runs={tmp_path}")
     teacher, batches, asked = network(), batches_of(), []
-    taught = batches_with_teacher(given, teacher, batches, steps, Context.start(given), lambda: asked.append(None))
+    taught = batches_with_teachers(given, [teacher], batches, steps, Context.start(given), lambda: asked.append(None))
     for step in range(0, steps, 2):
         batch = taught(step)
         assert torch.equal(batch.views[1], batches.batch(step).views[1])
         with torch.no_grad():
-            torch.testing.assert_close(batch.teacher, teacher(torch.cat(batch.views)), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(batch.remembered[0], teacher(torch.cat(batch.views)), rtol=1e-5, atol=1e-6)
     (folder,) = (tmp_path / "teacher-memory").iterdir()
     assert len(list(folder.glob("*.bin"))) == files and asked
     said = " ".join(capsys.readouterr().out.split())
@@ -69,18 +70,32 @@ def test_a_batch_brings_what_the_teacher_makes_of_its_views(tmp_path, capsys, st
 def test_a_teacher_answers_in_the_arithmetic_of_the_run_and_is_kept_in_half_precision(tmp_path):
     given = recipe_of("train.precision=bf16", f"train.runs={tmp_path}")
     teacher, batches, context = network(), batches_of(), Context.start(given)
-    batch = batches_with_teacher(given, teacher, batches, 2, context, lambda: None)(0)
+    batch = batches_with_teachers(given, [teacher], batches, 2, context, lambda: None)(0)
     with torch.no_grad(), context.autocast():
         expected = teacher.features(torch.cat(batch.views))
     assert expected.dtype == torch.bfloat16 and not torch.equal(expected, teacher.features(torch.cat(batch.views)))
-    assert torch.equal(batch.teacher, expected.float().half().float())
+    assert torch.equal(batch.remembered[0], expected.float().half().float())
+
+
+def test_each_of_several_teachers_has_a_memory_of_its_own_or_none(tmp_path, capsys):
+    teachers = "task.teacher=[{timm: a, output: projection, memory: float32}, {timm: b, memory: none}, {timm: c}]"
+    given, batches = recipe_of(teachers, f"train.runs={tmp_path}"), batches_of()
+    models = [network(), network(seed=1), network(seed=2)]
+    batch = batches_with_teachers(given, models, batches, 2, Context.start(given), lambda: None)(1)
+    with torch.no_grad():
+        views = torch.cat(batch.views)
+        torch.testing.assert_close(batch.remembered[0], models[0](views), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(batch.remembered[2], models[2].features(views), rtol=1e-3, atol=1e-3)
+    assert batch.remembered[1] is None and len(batch.remembered) == 3
+    said = " ".join(capsys.readouterr().out.split())
+    assert "remembering teacher 1: " in said and "teacher 3 saw 60 views" in said and "teacher 2" not in said
 
 
 def test_what_was_computed_before_a_stop_stays(tmp_path, capsys):
     given = recipe_of(f"train.runs={tmp_path}")
 
     def fill(check_stop):
-        batches_with_teacher(given, network(), batches_of(), 3, Context.start(given), check_stop)
+        batches_with_teachers(given, [network()], batches_of(), 3, Context.start(given), check_stop)
 
     calls = iter(range(10))
 
@@ -99,7 +114,7 @@ def test_the_key_holds_all_that_decides_an_embedding_and_nothing_else():
 
     def key(*overrides: str, teacher: EmbeddingModel | None = None, **settings: object) -> dict[str, object]:
         given = recipe_of(*overrides)
-        return _key(given, teacher or network(), batches_of(**settings), Context.start(given))
+        return _key(given, given.teachers[0], teacher or network(), batches_of(**settings), Context.start(given))
 
     plain = key()
     assert plain.keys() == {
@@ -127,7 +142,7 @@ def test_a_network_of_the_same_weights_and_another_stride_is_another_teacher():
 
     def key(stem: str) -> dict[str, object]:
         teacher = network(ModelSpec("mobilenetv3_small_100", stem, 3, 32, (0.5,) * 3, (0.3,) * 3))
-        return _key(recipe, teacher, batches, Context.start(recipe))
+        return _key(recipe, recipe.teachers[0], teacher, batches, Context.start(recipe))
 
     plain, small = key("default"), key("cifar")
     assert plain == key("default")

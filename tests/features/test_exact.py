@@ -48,16 +48,14 @@ def spy(monkeypatch):
 def test_a_measure_of_a_recipe_computes_in_float32_and_leaves_no_trace(spy):
     seen = spy(probes, "knn_accuracy")
     subjects = {"features": subject("student", 0)}
-    measure_all(subjects, kinds({"kind": "knn", "k": [5]}), seed=0, teacher=None, main=True)
+    measure_all(subjects, kinds({"kind": "knn", "k": [5]}), seed=0, main=True)
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
 
 
 def test_flags_are_restored_after_a_measure_that_fails(spy):
     seen = spy(probes, "knn_accuracy")
     with pytest.raises(ValueError, match="k is 500"):
-        measure_all(
-            {"features": subject("student", 0)}, kinds({"kind": "knn", "k": [500]}), seed=0, teacher=None, main=True
-        )
+        measure_all({"features": subject("student", 0)}, kinds({"kind": "knn", "k": [500]}), seed=0, main=True)
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
 
 

@@ -96,7 +96,7 @@ def test_a_model_whose_features_are_not_finite_is_named(model, digits):
 def test_images_without_labels_can_be_compared_but_not_classified(model, digits):
     unlabeled = [replace(images, labels=None) for images in digits]
     subject = features_of("student", model, unlabeled)
-    assert Agreement(k=5).measure(subject, Measuring(teacher=subject))[0].value == 1
+    assert Agreement(k=5).measure(subject, Measuring(teachers=[subject]))[0].value == 1
     with pytest.raises(ValueError, match="train_y has 1442 of 1442 labels missing"):
         KNN(k=[5]).measure(subject, Measuring())
 

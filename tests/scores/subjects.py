@@ -88,5 +88,5 @@ def subject(name: str, seed: int, layer: str = "features") -> ModelFeatures:
 
 def scores_of(name: str, seed: int, asked: list[ScoreSection], teacher: str | None = "teacher (big)") -> list[Score]:
     subjects = {layer: subject(name, seed, layer) for layer in needed_layers(asked)}
-    taught = {layer: subject(teacher, 5, layer) for layer in needed_layers(asked)} if teacher else None
-    return measure_all(subjects, asked, seed=0, teacher=taught, main=True)
+    taught = [{layer: subject(teacher, 5, layer) for layer in needed_layers(asked)}] if teacher else []
+    return measure_all(subjects, asked, seed=0, teachers=taught, main=True)

@@ -114,8 +114,8 @@ def test_features_of_the_training_images_are_needed_by_what_learns_from_them_alo
         )
         for layer, full in empty.items()
     }
-    found = measure_all(without, asked, seed=0, teacher=without, main=True)
-    assert found == measure_all(empty, asked, seed=0, teacher=empty, main=True)
+    found = measure_all(without, asked, seed=0, teachers=[without], main=True)
+    assert found == measure_all(empty, asked, seed=0, teachers=[empty], main=True)
 
 
 def test_a_model_without_a_teacher_has_no_agreement():
@@ -125,7 +125,7 @@ def test_a_model_without_a_teacher_has_no_agreement():
 def test_other_processes_join_in_what_is_done_together_and_report_nothing():
     asked = kinds(*EVERY_KIND)
     subjects = {layer: subject("student", 0, layer) for layer in needed_layers(asked)}
-    assert measure_all(subjects, asked, seed=0, teacher=None, main=False) == []
+    assert measure_all(subjects, asked, seed=0, main=False) == []
 
 
 def test_a_table_of_features_cannot_be_augmented_and_says_so():

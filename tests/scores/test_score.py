@@ -24,7 +24,7 @@ def test_what_is_kept_is_of_common_columns_with_a_teacher_above_zero():
         Score(*student, "ECE", 0.2, {}),
         Score(*student, "CKA", 0.9, {}),
     ]
-    assert ScoreTable(scores).kept == {"kNN 20": probes.retention(0.6, 0.8)}
+    assert ScoreTable(scores).kept == {"teacher": {"kNN 20": probes.retention(0.6, 0.8)}}
     assert ScoreTable(scores[3:]).kept == {}
 
 

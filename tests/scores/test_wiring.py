@@ -117,7 +117,7 @@ def measure(kind: str, settings: dict[str, Any]) -> None:
     layers = {layer: subject("student (small)", 0, layer) for layer in needed_layers(asked)}
     if kind == "classification":
         layers = {layer: replace(features, network=Classifier()) for layer, features in layers.items()}
-    measure_all(layers, asked, seed=3, teacher=layers, main=True)
+    measure_all(layers, asked, seed=3, teachers=[layers], main=True)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind}-{case.key}")

@@ -121,6 +121,25 @@ def test_teachers_of_other_seeds_are_samples_and_teachers_of_other_settings_are_
     assert row(summary, f"{TEACHER} of {method}=200")["mean"] == 0.99
 
 
+def test_each_of_several_teachers_is_a_row_known_by_its_own_settings(tmp_path):
+    both = "task.teacher=[{recipe: simclr.yaml}, {recipe: moco.yaml}]"
+    models = {"teacher 1 (tiny_convnet)": 0.8, "teacher 2 (tiny_convnet)": 0.7}
+
+    def taught(name, *overrides):
+        rows = {model: {"kNN 20": value} for model, value in models.items()} | {STUDENT: {"kNN 20": 0.9}}
+        return fake_run(tmp_path / name, rows, both, *overrides)
+
+    plain = [taught("a"), taught("b", "seed=1")]
+    summary = compare(plain).summary
+    assert [(row(summary, model)["mean"], row(summary, model)["n"]) for model in models] == [(0.8, 1), (0.7, 1)]
+    summary = compare([plain[0], taught("c", "task.teacher.1.recipe.seed=1", "task.teacher.1.weight=2")]).summary
+    assert [row(summary, model)["n"] for model in models] == [1, 2]
+    longer = compare([plain[0], taught("d", "task.teacher.1.recipe.train.epochs=7")]).summary
+    method = "relaxed_contrastive teacher.1.recipe.train.epochs"
+    labels = ["teacher 1 (tiny_convnet)"] + [f"teacher 2 (tiny_convnet) of {method}={epochs}" for epochs in (100, 7)]
+    assert list(longer["label"]) == [*labels, f"{method}=100", f"{method}=7"]
+
+
 def test_methods_are_called_by_as_many_settings_as_it_takes():
     def of(*overrides):
         return Settings.of(config.load(RECIPES / "digits" / "transfer.yaml", overrides))
@@ -129,6 +148,11 @@ def test_methods_are_called_by_as_many_settings_as_it_takes():
     swept = [of("task.sigma=0.5"), of("task.sigma=2", "seed=3"), of("task.kind=rkd")]
     assert labels(swept) == ["relaxed_contrastive sigma=0.5", "relaxed_contrastive sigma=2.0", "rkd"]
     assert labels([of(), of("data.augment.crop_scale=[0.1, 1.0]")])[1].endswith("crop_scale=[0.1, 1.0]")
+    both = "task.teacher=[{recipe: simclr.yaml}, {recipe: moco.yaml}]"
+    assert labels([of(), of(both), of(both, "task.teacher.0.recipe.seed=1")]) == [
+        "relaxed_contrastive",
+        *["relaxed_contrastive teachers=2"] * 2,
+    ]
 
 
 @pytest.mark.parametrize(

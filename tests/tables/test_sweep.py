@@ -85,6 +85,9 @@ def test_the_teacher_is_one_unless_its_own_seed_is_swept(tmp_path):
     assert told("seed=0,1,2") == "3 runs, 0 of them done; one teacher, digits-simclr (seed 0)"
     several = told("seed=0,1", "task.teacher.recipe.seed=5,6")
     assert several == "4 runs, 0 of them done; 2 teachers, digits-simclr (seed 5), digits-simclr (seed 6)"
+    recipes = TRANSFER.parent
+    both = f"task.teacher=[{{recipe: {recipes}/simclr.yaml}}, {{recipe: {recipes}/moco.yaml}}],{{recipe: simclr.yaml}}"
+    assert told(both) == "2 runs, 0 of them done; 2 teachers, digits-simclr (seed 0), digits-moco (seed 0)"
 
 
 def test_a_run_started_by_hand_is_found_under_its_own_name(tmp_path):

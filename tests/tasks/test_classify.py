@@ -44,7 +44,7 @@ def transfer_with_labels(kind: str, *overrides: str) -> nn.Module:
     recipe = config.load(RECIPE, [f"task.kind={kind}", *labels, *small, *overrides])
     images = load_images("digits", Path(), split="train", download=False)
     student, teacher = classifier("cifar_resnet8", 0), classifier("tiny_convnet", 1)
-    return build_task(recipe, student, teacher, images, steps_per_epoch=1).double().train()
+    return build_task(recipe, student, [teacher], images, steps_per_epoch=1).double().train()
 
 
 def task_of(kind: str) -> nn.Module:

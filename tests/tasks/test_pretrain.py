@@ -217,7 +217,7 @@ def built(*overrides: str) -> tuple[nn.Module, EmbeddingModel]:
     given = config.load(DIGITS, overrides)
     images = load_images("digits", Path(), split="train", download=False)
     model = untrained(given, model_spec(given, images))
-    return build_task(given, model, None, images, steps_per_epoch=5), model
+    return build_task(given, model, [], images, steps_per_epoch=5), model
 
 
 def test_momentum_is_a_function_of_the_step_planned_for_all_epochs():

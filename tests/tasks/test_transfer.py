@@ -36,13 +36,23 @@ def network(name: str, seed: int) -> EmbeddingModel:
     return build_model(ModelSpec(name, "default", in_chans=1, image_size=8, mean=(0.3,), std=(0.4,)))
 
 
+TWO = "task.teacher=[{timm: a, weight: 1}, {timm: b, weight: 3}]"  # the networks are given
+
+
 def task_of(kind: str, *, seed: int = 0, task: Mapping[str, object] = MappingProxyType({}), **train) -> nn.Module:
-    settings = [f"task.{key}={value}" for key, value in {**SMALL.get(kind, {}), **task}.items()]
+    """The task of a kind; of "rkd from two", say, that of two teachers of which a step may leave one out."""
+    kind, _, several = kind.partition(" from ")
+    teachers = [network("tiny_convnet", 1), *([network("cifar_resnet14", 2)] if several else [])]
+    if several:
+        task = {"teacher_dropout": 0.5, **task}
+    settings = [
+        *([TWO] if several else []),
+        *(f"task.{key}={value}" for key, value in {**SMALL.get(kind, {}), **task}.items()),
+    ]
     train_settings = [f"train.{key}={value}" for key, value in train.items()]
     recipe = config.load(RECIPE, [f"task.kind={kind}", f"seed={seed}", *settings, *train_settings])
     images = load_images("digits", Path(), split="train", download=False)
-    student, teacher = network("cifar_resnet8", 0), network("tiny_convnet", 1)
-    return build_task(recipe, student, teacher, images, steps_per_epoch=1).double().train()
+    return build_task(recipe, network("cifar_resnet8", 0), teachers, images, steps_per_epoch=1).double().train()
 
 
 def share_of_batch(step: int, rank: int = 0, world: int = 1) -> Batch:
@@ -78,9 +88,59 @@ def gradients_of_two_steps(kind: str, rank: int = 0, world: int = 1, **train) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_value_and_gradient_of_every_kind_do_not_depend_on_the_number_of_processes(world):
-    expected = {kind: gradients_of_two_steps(kind) for kind in KINDS}
+    expected = {kind: gradients_of_two_steps(kind) for kind in (*KINDS, "relaxed_contrastive from two", "rkd from two")}
     assert all(len(values) > 10 for values in expected.values())
     assert_same_on(world, gradients_of_two_steps, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_from_several_teachers_the_loss_is_the_weighted_mean_of_those_that_a_step_asks():
+    seen = set()
+    for step in range(8):
+        task, batch = task_of("pkt from two"), share_of_batch(step)
+        asked: list[nn.Module] = []
+        for teacher in task.teachers:
+            teacher.register_forward_pre_hook(lambda module, arguments, asked=asked: asked.append(module))
+        shares = task.shares(step)
+        found = task(batch)["loss"]
+        assert asked == [task.teachers[place] for place in shares] and sum(shares.values()) == 1
+        assert shares in ({0: 0.25, 1: 0.75}, {0: 1.0}, {1: 1.0})
+        seen.add(tuple(shares))
+        with torch.no_grad():
+            views = torch.cat(batch.views)
+            student = task_of("pkt").model(views)
+            parts = [share * losses.pkt(student, task.teachers[place](views)) for place, share in shares.items()]
+        torch.testing.assert_close(found.detach(), sum(parts), rtol=1e-12, atol=0)
+    assert seen == {(0, 1), (0,), (1,)}
+
+
+def test_which_teachers_a_step_leaves_out_depends_on_the_seed_and_the_step_alone():
+    def asked(seed: int, dropout: float = 0.3) -> list[tuple[int, ...]]:
+        teachers = [Frozen(nn.Identity()) for _ in range(3)]
+        task = transfer.RelationalTransfer(nn.Identity(), teachers, losses.pkt, teacher_dropout=dropout, seed=seed)
+        return [tuple(task.shares(step)) for step in range(3000)]
+
+    found = asked(0)
+    assert found == asked(0) and found != asked(1) and all(found)
+    for teacher in range(3):  # 0.3, less the third of 0.3^3 in which the last one stays
+        left_out = sum(teacher not in step for step in found) / 3000
+        assert left_out == pytest.approx(0.3 - 0.3**3 / 3, abs=5 * (0.3 * 0.7 / 3000) ** 0.5)
+    assert {len(step) for step in asked(0, 0.9999)} == {1}
+    assert set(asked(0, 0.0)) == {(0, 1, 2)}
+
+
+def test_a_teacher_that_is_let_go_cannot_be_asked_and_what_is_remembered_of_it_can():
+    task, batch = task_of("rkd from two", task={"teacher_dropout": "null"}), share_of_batch(0)
+    expected = task(batch)["loss"].detach()
+    with torch.no_grad():
+        remembered = task.teachers[1](torch.cat(batch.views))
+    task = task_of("rkd from two", task={"teacher_dropout": "null"})
+    task.let_go([1])
+    assert sum(isinstance(module, Frozen) for module in task.modules()) == 1
+    with pytest.raises(NotImplementedError):
+        task(batch)
+    task = task_of("rkd from two", task={"teacher_dropout": "null"})
+    task.let_go([1])
+    assert torch.equal(task(replace(batch, remembered=(None, remembered)))["loss"].detach(), expected)
 
 
 def test_every_loss_of_the_library_is_a_kind_of_transfer():
@@ -108,7 +168,7 @@ def test_a_contextual_affinity_knows_which_rows_show_the_same_image(kind):
     found = task(batch)["loss"]
     with torch.no_grad():
         views = torch.cat(batch.views)
-        pair = task_of(kind, task=settings).model(views), task.teacher(views)
+        pair = task_of(kind, task=settings).model(views), task.teachers[0](views)
     loss, index = getattr(losses, kind), batch.index.repeat(2)
     torch.testing.assert_close(found.detach(), loss(*pair, image=index, **settings), rtol=1e-9, atol=0)
     others = torch.arange(len(index))  # as if every row showed an image of its own
@@ -193,7 +253,7 @@ def test_rows_are_gathered_in_float32_whatever_the_network_computes_in(kind, mon
     monkeypatch.setattr(transfer, "gather_rows", gather)
     with torch.autocast("cpu", torch.bfloat16):
         task(batch)
-        assert task.model(batch.views[0]).dtype == task.teacher(batch.views[0]).dtype == torch.bfloat16
+        assert task.model(batch.views[0]).dtype == task.teachers[0](batch.views[0]).dtype == torch.bfloat16
     assert [dtype for dtype in gathered if dtype.is_floating_point] == [torch.float32] * 2
 
 

@@ -8,7 +8,7 @@ from ssl_transfer import recipe
 from ssl_transfer.data import Augment, Batches, Images
 from ssl_transfer.models import Frozen
 from ssl_transfer.teachers import memory as teacher_memory
-from ssl_transfer.teachers.memory import TeacherMemory, with_teacher
+from ssl_transfer.teachers.memory import TeacherMemory, with_teachers
 from ssl_transfer.training.engine import Interrupted
 from tests.test_recipe import assert_close, launch, load, losses, weights
 
@@ -118,11 +118,11 @@ def test_files_that_do_not_fit_are_refused_before_they_are_made(tmp_path, monkey
 def test_remembered_embeddings_are_the_teachers_of_every_step_and_it_never_runs_again(tmp_path, batches, teacher):
     kept = memory(tmp_path)
     assert kept.fill(batches, teacher) == teacher.seen == 3 * 30 * 2
-    remembered = with_teacher(batches, kept)
+    remembered = with_teachers(batches, [kept])
     for step in (0, 1, 2, 3, 5, 9, 10, 40):
         batch = remembered(step)
         with torch.no_grad():
-            torch.testing.assert_close(batch.teacher, teacher(torch.cat(batch.views)), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(batch.remembered[0], teacher(torch.cat(batch.views)), rtol=1e-6, atol=1e-6)
     teacher.seen = 0
     assert memory(tmp_path).fill(batches, teacher) == teacher.seen == 0
 
@@ -219,7 +219,7 @@ def test_a_remembered_teacher_is_no_part_of_what_is_trained(tmp_path, monkeypatc
     monkeypatch.setattr(recipe, "fit", watch)
     recipe.run(load(tmp_path, *FIXED, "train.steps=1"))
     recipe.run(load(tmp_path, *FIXED, "train.steps=1", "name=asking", "task.teacher.memory=none"))
-    assert frozen == [[], [], ["teacher"]]  # of the teacher's own training, of the student's, of one that asks it
+    assert frozen == [[], [], ["teachers.0"]]  # of the teacher's own training, of the student's, of one that asks it
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What the sections of all tasks share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 class TaskInputs:
     """What a task is built from, its own section apart.
 
-    ``total_steps`` are those of all epochs, which a schedule is planned for even where a run stops early.
-    ``micro_batch_size`` counts views over all processes; None embeds a whole batch at a time.
+    ``teachers`` are those that the section names, in its order. ``total_steps`` are those of all epochs, which a
+    schedule is planned for even where a run stops early. ``micro_batch_size`` counts views over all processes; None
+    embeds a whole batch at a time.
     """
 
     model: "EmbeddingModel"
-    teacher: "EmbeddingModel | None"
+    teachers: "Sequence[EmbeddingModel]"
     images: "Images"
     seed: int
     total_steps: int

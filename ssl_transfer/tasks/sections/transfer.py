@@ -1,11 +1,11 @@
-"""Transfer: a student learns from a teacher. One section a loss, with its default weight and where that is from.
+"""Transfer: a student learns from teachers. One section a loss, with its default weight and where that is from.
 
 A weight is that of the authors: LabelRelaxation is tjddus9597/LabelRelaxation-CVPR21, RepDistiller is
 HobbitLong/RepDistiller (``run_cifar_distill.sh``). ``beside_labels`` is what a loss and the cross entropy weigh with
 ``labels: true``: RepDistiller's, made for CIFAR-100 and SGD, where it has the loss; 1 where nothing is published.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -13,10 +13,10 @@ from pydantic import Field
 
 from ssl_transfer.section import BelowOne, Count, NotNegative, Positive, Temperature, TrueOrLeftOut, rule
 from ssl_transfer.tasks.sections.base import TaskInputs, TaskSection
-from ssl_transfer.teachers.section import Teacher
+from ssl_transfer.teachers.section import Teacher, Teachers
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ssl_transfer.models import Frozen
     from ssl_transfer.tasks import transfer as modules
@@ -34,17 +34,23 @@ class Transfer(TaskSection):
     beside_labels: ClassVar[dict[str, float]] = {"cross_entropy": 1.0, "weight": 1.0}
     output_beside_labels: ClassVar[Literal["features", "logits"]] = "features"  # of the student, which is compared
     compares_maps: ClassVar[bool] = False  # not embeddings
+    takes_several: ClassVar[bool] = False  # teachers; others are brought to the width or the maps of one
 
-    teacher: Teacher
+    teacher: Teachers  # one, or a list of several
     labels: TrueOrLeftOut | None = None
     cross_entropy: NotNegative | None = None  # its weight beside the transfer's
 
     @classmethod
     def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        """With the weights that are published beside labels, and the teacher's output that goes with them."""
+        """With the weights that are published beside labels, and the teacher's output that goes with them.
+
+        A list of one teacher is that teacher.
+        """
+        teacher = raw.get("teacher")
+        if isinstance(teacher, list) and len(teacher) == 1:
+            raw = {**raw, "teacher": (teacher := teacher[0])}
         if raw.get("labels") is not True:
             return raw
-        teacher = raw.get("teacher")
         if cls.output_beside_labels == "logits" and isinstance(teacher, dict):
             raw = {**raw, "teacher": {"output": "logits", **teacher}}
         return {**cls.beside_labels, **raw}
@@ -53,6 +59,24 @@ class Transfer(TaskSection):
     def _labels_are_learned_by_cross_entropy(self) -> Iterator[str]:
         if self.cross_entropy is not None and self.labels is None:
             yield f"cross_entropy is {self.cross_entropy:g} but no labels are learned; add labels: true"
+
+    @rule
+    def _most_losses_learn_from_one_teacher(self) -> Iterator[str]:
+        if len(self.teachers) > 1 and not self.takes_several:
+            yield (
+                f"{self.kind} is made for the width, maps or classes of one teacher, {len(self.teachers)} are given: "
+                "name one, or compare relations of images, as relaxed_contrastive, rkd and pkt do"
+            )
+
+    @rule
+    def _weights_are_of_several_teachers(self) -> Iterator[str]:
+        if len(self.teachers) == 1 and self.teachers[0].weight is not None:
+            yield "teacher.weight is that of one teacher beside others, and there is one: leave it out"
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """All teachers, also where there is one."""
+        return self.teacher if isinstance(self.teacher, list) else [self.teacher]
 
     @property
     def classifies(self) -> bool:
@@ -80,35 +104,61 @@ class Transfer(TaskSection):
         compared = self.output_beside_labels
         return WithLogits(model, compared), model.width_of(compared)
 
-    def taught(self, inputs: TaskInputs) -> "tuple[Frozen, int]":
-        """The teacher's output that is transferred, and its width."""
+    def taught(self, inputs: TaskInputs) -> "list[tuple[Frozen, int]]":
+        """The output of each teacher that is transferred, and its width."""
         from ssl_transfer.models import Frozen, Output
 
-        teacher = inputs.teacher
-        assert teacher is not None
-        return Frozen(Output(teacher, self.teacher.output)), teacher.width_of(self.teacher.output)
+        return [
+            (Frozen(Output(model, teacher.output)), model.width_of(teacher.output))
+            for model, teacher in zip(inputs.teachers, self.teachers, strict=True)
+        ]
 
 
-class Relational(Transfer):
+class FromSeveral(Transfer):
+    """Transfer of relations among images, which teachers of any widths have: from one of them, or from several.
+
+    Of several the losses are averaged. For the relaxed contrastive loss this is the loss of the averaged affinities, in
+    which it is linear; docs/teachers.md tells of the others.
+    """
+
+    takes_several = True
+
+    teacher_dropout: Annotated[float, Field(gt=0, lt=1)] | None = None  # probability to leave out a teacher in a step
+
+    @rule
+    def _some_of_several_teachers_are_left_out(self) -> Iterator[str]:
+        if len(self.teachers) == 1 and self.teacher_dropout is not None:
+            yield "teacher_dropout leaves out some of several teachers, and there is one: leave it out"
+
+    def relational(self, inputs: TaskInputs, loss: "Callable[..., Tensor]", **settings: Any) -> "modules.Transfer":
+        """``loss`` from all teachers, by :class:`ssl_transfer.tasks.transfer.RelationalTransfer` with ``settings``."""
+        from ssl_transfer.tasks.transfer import RelationalTransfer
+
+        return RelationalTransfer(
+            self.student(inputs)[0],
+            [frozen for frozen, _ in self.taught(inputs)],
+            loss,
+            teacher_weights=[1.0 if teacher.weight is None else teacher.weight for teacher in self.teachers],
+            teacher_dropout=self.teacher_dropout or 0.0,
+            seed=inputs.seed,
+            micro_batch_size=inputs.micro_batch_size,
+            **settings,
+        )
+
+
+class Relational(FromSeveral):
     """Transfer by a function of both embeddings: ``ssl_transfer.losses.<kind>``, with the section's own keys."""
 
     needs_images: ClassVar[bool] = False  # whether the loss asks which rows show the same image
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
-        """See :class:`ssl_transfer.tasks.transfer.RelationalTransfer`."""
+        """The loss of the section's kind."""
         from ssl_transfer import losses
-        from ssl_transfer.tasks.transfer import RelationalTransfer
 
-        arguments = self.model_dump(exclude={"kind", *Transfer.model_fields})
+        arguments = self.model_dump(exclude={"kind", *FromSeveral.model_fields})
         weight = arguments.pop("weight")
-        return RelationalTransfer(
-            self.student(inputs)[0],
-            self.taught(inputs)[0],
-            partial(getattr(losses, self.kind), **arguments),
-            weight=weight,
-            tell_images=self.needs_images,
-            micro_batch_size=inputs.micro_batch_size,
-        )
+        loss = partial(getattr(losses, self.kind), **arguments)
+        return self.relational(inputs, loss, weight=weight, tell_images=self.needs_images)
 
 
 class Relaxed(Relational):
@@ -187,7 +237,7 @@ class CorrelationCongruence(Relational):
     order: Annotated[int, Field(ge=1, le=20)] = 2  # of the series that stands for the Gaussian kernel
 
 
-class RKD(Transfer):
+class RKD(FromSeveral):
     """Relational knowledge distillation by distances and angles (Park et al., CVPR 2019)."""
 
     beside_labels = {"cross_entropy": 1.0, "distance_weight": 25.0, "angle_weight": 50.0}
@@ -197,13 +247,11 @@ class RKD(Transfer):
     angle_weight: NotNegative = 2.0  # LabelRelaxation; RepDistiller 50
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
-        """Both terms, by :class:`ssl_transfer.tasks.transfer.RelationalTransfer`."""
+        """Both terms."""
         from ssl_transfer.losses.relational.rkd import rkd
-        from ssl_transfer.tasks.transfer import RelationalTransfer
 
         loss = partial(rkd, distance_weight=self.distance_weight, angle_weight=self.angle_weight)
-        student, taught = self.student(inputs)[0], self.taught(inputs)[0]
-        return RelationalTransfer(student, taught, loss, micro_batch_size=inputs.micro_batch_size)
+        return self.relational(inputs, loss)
 
 
 class SEED(Transfer):
@@ -219,7 +267,7 @@ class SEED(Transfer):
         """See :class:`ssl_transfer.tasks.transfer.SEED`."""
         from ssl_transfer.tasks import transfer as modules
 
-        (student, student_width), (taught, width) = self.student(inputs), self.taught(inputs)
+        (student, student_width), [(taught, width)] = self.student(inputs), self.taught(inputs)
         return modules.SEED(
             student,
             taught,
@@ -250,7 +298,7 @@ class CRD(Transfer):
         from ssl_transfer.losses import ContrastiveRepresentation
         from ssl_transfer.tasks import transfer as modules
 
-        (student, student_width), (taught, width) = self.student(inputs), self.taught(inputs)
+        (student, student_width), [(taught, width)] = self.student(inputs), self.taught(inputs)
         loss = ContrastiveRepresentation(
             student_width,
             width,
@@ -285,7 +333,7 @@ class SoftTargets(Transfer):
         """See :class:`ssl_transfer.tasks.transfer.SoftTargets`."""
         from ssl_transfer.tasks import transfer as modules
 
-        (student, student_width), (taught, width) = self.student(inputs), self.taught(inputs)
+        (student, student_width), [(taught, width)] = self.student(inputs), self.taught(inputs)
         return modules.SoftTargets(
             student,
             taught,
@@ -307,8 +355,8 @@ class FeatureMapTransfer(Transfer):
         """See :class:`ssl_transfer.tasks.feature_maps.FeatureMapTransfer`."""
         from ssl_transfer.tasks.feature_maps import transfer_of_maps
 
-        assert inputs.teacher is not None
-        return transfer_of_maps(inputs.model, inputs.teacher, inputs.images, self.map_loss, weight=self.weight)
+        (teacher,) = inputs.teachers
+        return transfer_of_maps(inputs.model, teacher, inputs.images, self.map_loss, weight=self.weight)
 
     def map_loss(self, student_channels: int, teacher_channels: int) -> Any:
         """The loss of a pair of maps, which have these numbers of channels."""
