@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 from ssl_transfer.data.counter import ORDER, epoch_order, rows_at
-from ssl_transfer.data.sources.shards import _hash, _How, _keep_whole, _tars, find_shards
+from ssl_transfer.data.sources.shards import _checksum, _hash, _How, _keep_whole, _tars, find_shards
 
 A_SHARD = 10_000
 BATCH = 4096
@@ -102,6 +102,7 @@ def start(images: int) -> None:
         whole = index / f"all-{_hash([how.key(tar) for tar in _tars(folder, 'train')])}"
         _keep_whole(whole, arrays, about)
         np.save(whole / "digests.npy", np.random.default_rng(0).integers(1, 255, (images, 16), dtype=np.uint8))
+        (whole / "digests.npy").rename(whole / f"digests-{_checksum(whole / 'digests.npy')}.npy")
         found = subprocess.run(
             [sys.executable, __file__, "--started", folder], capture_output=True, text=True, check=True
         )

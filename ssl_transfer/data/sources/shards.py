@@ -11,10 +11,13 @@ and so is the index of all of them together, as arrays that are mapped into memo
 
 import glob
 import hashlib
+import io
 import json
 import os
+import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,13 +119,21 @@ class TarStorage(Storage):
 
     def digests(self, places: Sequence[int] | Int64[np.ndarray, " n"]) -> bytes:
         """Those of all images are kept with the index, which is another as soon as a tar file is changed."""
-        kept = None if self._folder is None else self._folder / "digests.npy"
-        if kept is not None and self._digests is None and kept.exists():
+        if self._folder is None:
+            return super().digests(places)
+        # The checksum is in the name: a file that is damaged is none.
+        kept = next(self._folder.glob("digests-*.npy"), None) if self._digests is None else None
+        if kept is not None and kept.stem == f"digests-{_checksum(kept)}":
             self._digests = np.load(kept, mmap_mode="c")
-        found = super().digests(places)
-        if kept is not None and not kept.exists() and self._digests is not None and self._digests.any(axis=1).all():
-            digests = self._digests
-            write_atomically(kept, lambda path: _save(path, digests))
+            return super().digests(places)
+        found, digests = super().digests(places), self._digests
+        if digests is not None and digests.any(axis=1).all() and not isinstance(digests, np.memmap):
+            for damaged in self._folder.glob("digests-*.npy"):
+                damaged.unlink()
+            content = io.BytesIO()
+            np.save(content, digests)
+            path = self._folder / f"digests-{zlib.crc32(content.getbuffer())}.npy"
+            write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
         return found
 
     def _where(self, place: int) -> tuple[TarFile, int, int]:
@@ -161,17 +172,16 @@ def find_shards(
     tars = _tars(root, split)
     how = _How(None if image is None else image.lower().removeprefix("."), labels == "auto")
     whole = None if index is None else index / f"all-{_hash([how.key(tar) for tar in tars])}"
-    if whole is None or not (whole / "about.json").is_file():
+    about = None if whole is None else _known(whole)
+    made = None
+    if about is None:
         made = _together(tars, how, root, split, index)
         whole = None if whole is None else _keep_whole(whole, *made)
-    else:
-        made = None
+        about = made[1]
     if whole is None:
         assert made is not None
-        arrays, about = made
-        storage, numbers = TarStorage(tars, arrays), arrays.get("labels")
+        storage, numbers = TarStorage(tars, made[0]), made[0].get("labels")
     else:
-        about = json.loads((whole / "about.json").read_text())
         storage = TarStorage(tars, None, whole)
         # Copied when written to, which nobody does: torch takes no array that cannot be.
         numbers = np.load(whole / "labels.npy", mmap_mode="c") if about["labels"] else None
@@ -225,13 +235,34 @@ def _together(
 def _keep_whole(folder: Path, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> Path | None:
     """Write the index of all tar files; None where that cannot be, and it is used from memory."""
     try:
+        shutil.rmtree(folder, ignore_errors=True)  # one that is damaged
         with new_folder(folder) as making:
             for name, array in arrays.items():
                 np.save(making / f"{name}.npy", array)
-            (making / "about.json").write_text(json.dumps(about))
+            sums = {f"{name}.npy": _checksum(making / f"{name}.npy") for name in arrays}
+            (making / "about.json").write_text(json.dumps([about, sums, _hash([about, sums])]))
     except OSError:
-        return folder if (folder / "about.json").is_file() else None  # another program was first, or nobody can write
+        return folder if _known(folder) is not None else None  # another program was first, or nobody can write
     return folder
+
+
+def _known(folder: Path) -> dict[str, Any] | None:
+    """What is to be known of the index of all tar files; None where it is not there, or a file of it is damaged."""
+    try:
+        about, sums, own = json.loads((folder / "about.json").read_bytes())
+        whole = own == _hash([about, sums]) and all(_checksum(folder / name) == found for name, found in sums.items())
+    except (OSError, ValueError, TypeError):
+        return None
+    return about if whole else None
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a file: half a second for the index of ten million images."""
+    found = 0
+    with path.open("rb") as file:
+        while part := file.read(2**24):
+            found = zlib.crc32(part, found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -507,8 +538,3 @@ def _is_zeroed(file: Any, member: tarfile.TarInfo) -> bool:
 
 def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as file:  # given a name, numpy would put a suffix behind it
-        np.save(file, array)

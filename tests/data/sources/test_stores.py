@@ -191,6 +191,23 @@ def test_an_index_is_made_once_and_grows_with_the_shards(folder, expected, tmp_p
     assert len(read) == 5
 
 
+def test_a_damaged_index_is_made_again(folder, expected, tmp_path):
+    def start():
+        return load(folder, memory=tmp_path / "checked", resident=False)
+
+    fingerprint = start().fingerprint
+    (whole,) = (tmp_path / "shard-index").glob("all-*")
+    names = sorted(path.name for path in whole.iterdir())
+    assert len(names) == 8
+    for name in names:
+        content = bytearray((whole / name).read_bytes())
+        content[-2] ^= 1
+        (whole / name).write_bytes(content)
+        images = start()
+        assert images.fingerprint == fingerprint and sorted(path.name for path in whole.iterdir()) == names
+        same(images, expected)
+
+
 def test_many_shards_are_indexed_by_several_processes(folder, tmp_path):
     content = sorted(folder.iterdir())[0].read_bytes()
     for number in range(9):
