@@ -13,6 +13,7 @@ from rich.console import Console
 from ssl_transfer.context import cores_of_process, device_name, join_processes, keep_freed_memory, versions
 from ssl_transfer.distributed import main_process_first, meet
 from ssl_transfer.errors import UserError, one_line, user_mistakes
+from ssl_transfer.features.model_features import ModelFeatures
 from ssl_transfer.progress import Stage, duration
 from ssl_transfer.report.page import write_report
 from ssl_transfer.report.suite import write_suite_page
@@ -46,9 +47,9 @@ def run_suite(asked: Asked) -> SuiteResults:
     with user_mistakes():
         with main_process_first():
             subjects = open_subjects(asked.models, asked.teacher, baselines=asked.baselines)
-            sets, missing = _open_sets(names, asked)
+            sets, missing, damaged = _open_sets(names, asked)
     if not sets:
-        raise UserError(f"none of these data sets is there: {'; '.join(missing.values())}")
+        raise UserError(f"none of these data sets is there: {'; '.join({**missing, **damaged}.values())}")
     for subject in subjects:
         if subject.model is not None:
             subject.model.to(state.device)
@@ -61,10 +62,10 @@ def run_suite(asked: Asked) -> SuiteResults:
         "versions": versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    for why in missing.values():
-        _say(console, f"not there: {why}")
+    for name, why in {**missing, **damaged}.items():
+        _say(console, f"{name}: not scored: {why}")
     scores, failed = _Suite(asked, subjects, sets, state, console).scores()
-    results = SuiteResults(scores, missing, failed, {**about, "seconds": round(watch(), 1)})
+    results = SuiteResults(scores, missing, {**damaged, **failed}, {**about, "seconds": round(watch(), 1)})
     if state.is_main_process:
         write_suite(asked.folder, results)
         if scores:
@@ -75,14 +76,19 @@ def run_suite(asked: Asked) -> SuiteResults:
     return results
 
 
-def _open_sets(names: Sequence[str], asked: Asked) -> tuple[list[SuiteSet], dict[str, str]]:
-    found, missing = [], {}
+def _open_sets(names: Sequence[str], asked: Asked) -> tuple[list[SuiteSet], dict[str, str], dict[str, str]]:
+    """The data sets that are there; why others are not; and what is wrong with those that are there and damaged."""
+    found: list[SuiteSet] = []
+    missing: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for name in names:
         try:
             found.append(open_set(name, asked.root, download=asked.download, limit=asked.images))
         except FileNotFoundError as error:
             missing[name] = one_line(error)
-    return found, missing
+        except ValueError as error:
+            damaged[name] = one_line(error)
+    return found, missing, damaged
 
 
 def _say(console: Console | None, text: str) -> None:
@@ -135,6 +141,7 @@ class _Suite:
     def _measured(self, group: Sequence[int], waiting: Sequence[int]) -> dict[int, list[Score]]:
         """The scores of a group of units: all processes compute the features of each, and each probes those of one."""
         own: list[Any] = []
+        mine: list[tuple[int, ModelFeatures, SuiteSet]] = []
         watch = Watch()
         for number, place in enumerate(group):
             opened, subject = self.units[place]
@@ -142,11 +149,17 @@ class _Suite:
             try:
                 with _counted(subject, self._stage(place)):
                     found = features(subject, seen, self.asked.folder / "features")
-                if number == self.state.process_index:
-                    own.append((place, measure(found, seen, self.asked.probes), None))
             except ValueError as error:
                 if self.state.num_processes > 1:  # the others wait for this one's part
                     raise UserError(f"{opened.name} cannot be scored, leave it out: {one_line(error)}") from error
+                own.append((place, [], one_line(error)))
+                continue
+            if number == self.state.process_index:
+                mine.append((place, found, seen))
+        for place, found, seen in mine:  # after all features, whose computation takes all processes
+            try:
+                own.append((place, measure(found, seen, self.asked.probes), None))
+            except ValueError as error:
                 own.append((place, [], one_line(error)))
         done: dict[int, list[Score]] = {}
         meet()

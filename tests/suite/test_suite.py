@@ -171,11 +171,13 @@ def test_an_image_that_cannot_be_decoded_costs_its_set_alone(asked, place, tmp_p
         for picture in range(4):
             layouts.image(broken / name / f"{picture}.png", picture)
     (broken / "cats" / "2.png").write_bytes(b"no picture")
+    layouts.image(tmp_path / "flat" / "1.png")
     options = {"models": asked.models, "root": asked.root, "out": tmp_path / "out", "baselines": False}
-    found = run_suite(Asked(on=(f"{broken},digits",), images=100, **options))
+    found = run_suite(Asked(on=(f"{broken},{tmp_path / 'flat'},digits",), images=100, **options))
     assert [row.dataset for row in found.rows("linear")] == ["digits"]
-    ((what, why),) = found.failed.items()
+    (flat, no_labels), (what, why) = found.failed.items()
     assert what.startswith(str(broken)) and "2.png" in why
+    assert flat == str(tmp_path / "flat") and "has no labels" in no_labels
     assert found.compared == [] and [role for _, role in found.models] == ["other"]
 
 
