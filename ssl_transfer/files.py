@@ -1,6 +1,5 @@
 """Writing files so that neither a reader, nor a crash, nor a power failure leaves half of one."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +10,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can tell whether a folder is in use
+    fcntl = None  # type: ignore[assignment]
 
 CHECKSUM = "sha256"  # of its content, in the header of a file of tensors and as a key of a JSON file
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
@@ -187,7 +191,7 @@ def _locked(folder: Path, *, required: bool = True) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(descriptor)
         except OSError:
             if required:
                 raise
@@ -200,6 +204,18 @@ def _json_hash(content: Mapping[str, Any], unchecked: Collection[str]) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of a JSON object, whatever the order of its keys."""
     checked = {key: value for key, value in content.items() if key not in unchecked}
     return hashlib.sha256(json.dumps(checked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def take_lock(descriptor: int) -> None:
+    """Take the system's lock of an open file or folder, without waiting; it ends with the process.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: there are no locks here.
+    """
+    if fcntl is None:
+        raise OSError("this system has no locks")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _settle(file: Path) -> None:

@@ -21,9 +21,9 @@ LAYERS = (
     {"runs", "processes"},
     {"context", "report"},
     {"building"},
-    {"checking", "rescore", "evaluation", "doctor", "export", "embeddings", "suite"},
+    {"checking", "rescore", "evaluating", "doctor", "export", "embeddings", "suite"},
     {"recipe", "mteb"},
-    {"tables", "distilling"},
+    {"tables", "evaluation", "distilling"},
     {"cli"},
     {"__main__", "__init__"},
 )
@@ -89,6 +89,37 @@ def test_checking_a_recipe_loads_nothing_heavy():
         "import sys, ssl_transfer.cli, ssl_transfer.config, ssl_transfer.runs, ssl_transfer.scores\n"
         f"ssl_transfer.config.load({str(recipe)!r})\n"
         "sys.exit(' '.join({'torch', 'timm', 'lightly', 'sklearn', 'pandas'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_of_the_programs_loads_no_torch():
+    code = "import sys; sys.modules['torch'] = None; import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    for program in sorted((ROOT / "eval").glob("*.py")):
+        done = subprocess.run([sys.executable, "-c", code, program, "--help"], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0 and "usage: " in done.stdout, done.stderr
+
+
+def test_nothing_imports_what_only_some_systems_have():
+    """macOS has fcntl and no sched_getaffinity; Windows has neither, and is told apart by its name at the start."""
+    some = {"fcntl", "resource", "termios", "pwd", "grp", "pty", "tty", "syslog", "spwd"}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        guarded = {id(node) for block in ast.walk(tree) if isinstance(block, ast.Try) for node in ast.walk(block)}
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert not (some & {name.split(".")[0] for name in names}) or id(node) in guarded, path
+        assert "/proc/" not in path.read_text(), path
+    code = (
+        "import os, sys, signal; sys.modules.update(dict.fromkeys(('fcntl', 'resource', 'termios', 'pwd', 'grp')))\n"
+        "del os.sched_getaffinity, os.posix_fallocate, signal.SIGHUP\n"
+        "import ssl_transfer.cli, ssl_transfer.files, ssl_transfer.runs, ssl_transfer.launching, pathlib, tempfile\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    ssl_transfer.files.write_text(pathlib.Path(folder) / 'a', 'b')\n"
+        "    with ssl_transfer.runs.locks.locked(pathlib.Path(folder)): pass\n"
+        "assert ssl_transfer.launching.cores() >= 1"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,12 +1,13 @@
 """One process at a time in a folder: the system's lock of a file, which ends with the process that holds it."""
 
-import fcntl
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from ssl_transfer.files import take_lock
 
 _NAME = ".lock"
 
@@ -48,7 +49,7 @@ def is_free(folder: Path) -> bool:
 def _take(file: IO[str]) -> bool | None:
     """Try to take the lock: True if it is ours now, False if another process holds it, None without locks."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(file.fileno())
     except BlockingIOError:
         return False
     except OSError:

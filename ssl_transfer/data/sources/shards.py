@@ -347,7 +347,10 @@ def _parts(tars: Sequence[TarFile], how: _How, index: Path | None) -> list[_Part
     elif index is None or sum(not (index / f"{how.key(tar)}.npz").is_file() for tar in tars) < _MANY:
         return [do(tar) for tar in tars]
     else:
-        pool = ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=worker_context())
+        pool = ProcessPoolExecutor(
+            (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+            mp_context=worker_context(),
+        )
     with pool:
         return list(pool.map(do, tars, chunksize=4))
 
