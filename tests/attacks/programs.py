@@ -166,10 +166,12 @@ def _content(path: Path) -> Any:
 def _read(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [_steady(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.name in ("run.json", "scores.json"):
+    if path.name in ("run.json", "scores.json", "details.json"):
         return _steady(json.loads(path.read_text()))
     if path.name == "report.html":
         text = re.sub(r"\d\S* \w+ in training steps, [\d,]+ images/s", "(time)", path.read_text())
+        for speed in _speeds(path.with_name("details.json")):
+            text = text.replace(f"<td>{speed:,.0f}</td>", "<td>(speed)</td>")
         return re.sub(r"\d{4}-\d\d-\d\dT[\d:+]+", "(date)", text)
     if path.suffix == ".safetensors":  # which writes the notes in its header in any order
         tensors, notes = read_tensors(path)
@@ -177,8 +179,18 @@ def _read(path: Path) -> Any:
     return path.read_bytes()
 
 
-def _steady(numbers: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in numbers.items() if key not in VOLATILE}
+def _speeds(details: Path) -> list[float]:
+    """What the report says of how many images a second each model sees."""
+    try:
+        return [size["images_per_second"] for size in json.loads(details.read_text())["sizes"].values()]
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, or none
+        return []
+
+
+def _steady(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _steady(value) for key, value in content.items() if key not in VOLATILE}
+    return [_steady(value) for value in content] if isinstance(content, list) else content
 
 
 def different(folder: Path, other: Path) -> list[str]:
