@@ -94,7 +94,7 @@ def doubts(recipe: config.Recipe, models: Sequence[EmbeddingModel], images: Imag
 
 
 def examine(
-    model: EmbeddingModel, output: str, images: Images, count: int = 500, sigma: float | None = 1.0
+    model: EmbeddingModel, output: str, images: Images, count: int = 500, sigma: float | None = None
 ) -> tuple[list[str], list[str]]:
     """What a person should know of a teacher on these images, and what looks wrong, each with what to do about it.
 
@@ -107,7 +107,7 @@ def examine(
     pixels = torch.cat(list(sample.parts(slice(0, len(sample)))))
     seen = pixels_seen_by(model, pixels, images)
     embedding = extract_features(Output(model, output).eval(), pixels, batch_size=64)
-    geometry = geometry_of(embedding, sigma or 1.0)
+    geometry = geometry_of(embedding, 1.0 if sigma is None else sigma)
     knn = None if sample.labels is None else _knn(embedding, pixels, sample.labels)
 
     size, own = pixels.shape[-1], model.backbone.preprocessing
@@ -119,8 +119,8 @@ def examine(
         + (f", first batch norm off by {seen.mismatch['own']:.2f}" if seen.mismatch else ", no batch norm to ask"),
         f"output: {geometry.width} wide, norm {geometry.norm:.3g} ± {geometry.norm_sd:.2g}",
         f"spread: effective rank {geometry.rank:.1f} around the mean, mean cosine of pairs {geometry.cosine:.2f}",
-        f"affinity: median squared distance {geometry.median_distance:.2f} of normalized pairs, mean affinity "
-        f"{geometry.affinity:.2f} at sigma {sigma or 1.0:g}",
+        f"affinity: median squared distance {geometry.median_distance:.2f} of normalized pairs, mean Gaussian affinity "
+        f"{geometry.affinity:.2f} at sigma {1.0 if sigma is None else sigma:g}",
     ]
     if knn is not None:
         k = min(NEIGHBORS, len(sample) - 1)
@@ -216,12 +216,12 @@ def _about_geometry(geometry: Geometry, output: str, model: EmbeddingModel, sigm
             "images than it was trained on."
         )
     if sigma is not None and geometry.affinity > 0.5:
-        better = geometry.median_distance / 2
         other = "" if output != "features" or model.head is None else f"transfer output: {model.head.output_name}, or "
         complaints.append(
-            f"At sigma {sigma:g} the relaxed contrastive loss tells every pair to be close (mean affinity "
-            f"{geometry.affinity:.2f}): {other}set task.sigma to about {better:.2g}, which treats the median pair as "
-            "sigma 1 treats that of an embedding spread over the whole sphere."
+            f"At sigma {sigma:g} the Gaussian affinity tells every pair to be close (mean affinity "
+            f"{geometry.affinity:.2f}): leave out affinity and sigma, since the standardized affinity is the same for "
+            f"any scale; or {other}set task.sigma to about {geometry.median_distance / 2:.2g}, which treats the "
+            "median pair as sigma 1 treats that of an embedding spread over the whole sphere."
         )
     return complaints
 

@@ -165,7 +165,7 @@ def test_overrides_reach_lists_and_the_teachers_recipe(small):
 
 
 def test_another_kind_takes_along_only_the_keys_it_has(small):
-    recipe = config.load(small / "smaller.yaml", ["task.sigma=2.0", "task.kind=simclr", "task.temperature=0.3"])
+    recipe = config.load(small / "smaller.yaml", ["task.delta=2.0", "task.kind=simclr", "task.temperature=0.3"])
     assert recipe.task == SimCLR(kind="simclr", temperature=0.3)
 
 
@@ -245,6 +245,10 @@ CONTRADICTIONS = {
     ],
     "_a_classifier_has_no_embedding": [
         (["task={kind: classify}", "model.embedding_dim=8"], "ends in a classifier: leave out model.embedding_dim")
+    ],
+    "_sigma_is_the_width_of_a_gaussian": [
+        ([RELAXED, "task.sigma=0.5"], "sigma is 0.5, the width of a Gaussian, but affinity is standardized"),
+        ([RELAXED, "task.affinity=gaussian"], "affinity gaussian needs sigma, its width: the paper has sigma: 1.0"),
     ],
     "_the_batch_is_large_enough": [
         (

@@ -49,8 +49,8 @@ def teacher(trained_with: tuple, given: tuple, *, name: str = "cifar_resnet8", h
     return EmbeddingModel(backbone, EmbeddingHead(64, embedding_dim=16) if head else None).eval()
 
 
-def complaints(model: EmbeddingModel, output: str = "features") -> str:
-    return " ".join(examine(model, output, IMAGES, 200)[1])
+def complaints(model: EmbeddingModel, output: str = "features", sigma: float | None = None) -> str:
+    return " ".join(examine(model, output, IMAGES, 200, sigma)[1])
 
 
 def test_a_teacher_as_it_was_trained_is_not_said_to_be_wrongly_normalized():
@@ -107,10 +107,14 @@ def test_a_collapsed_teacher_is_told():
     assert "looks collapsed" in complaints(model, "embedding")
 
 
-def test_features_that_are_all_close_get_a_sigma_or_the_projection():
-    told = complaints(teacher(IMAGENET, IMAGENET))
-    assert "tells every pair to be close" in told and "set task.sigma to about" in told
-    assert "transfer output: embedding, or" in complaints(teacher(IMAGENET, IMAGENET, head=True))
+def test_features_that_are_all_close_have_the_wrong_sigma_for_a_gaussian():
+    told = complaints(teacher(IMAGENET, IMAGENET), sigma=1.0)
+    assert "At sigma 1 the Gaussian affinity tells every pair to be close" in told
+    assert "leave out affinity and sigma" in told and "set task.sigma to about" in told
+    assert "transfer output: embedding, or" in complaints(teacher(IMAGENET, IMAGENET, head=True), sigma=1.0)
+    suitable = float(told.partition("task.sigma to about ")[2].partition(",")[0])
+    for sigma in (suitable, None):
+        assert "Gaussian" not in complaints(teacher(IMAGENET, IMAGENET), sigma=sigma)
 
 
 def test_neighbors_worse_than_those_of_pixels_are_told():
@@ -135,11 +139,11 @@ def test_neighbors_worse_than_those_of_pixels_are_told():
 def test_the_geometry_agrees_with_pairs_one_by_one():
     x = torch.randn(12, 5, generator=torch.Generator().manual_seed(1)).double() + 1
     x[:, 2] = 0
-    found = geometry_of(x)
+    found = geometry_of(x, 0.7)
     pairs = [(F.normalize(x[i], dim=0), F.normalize(x[j], dim=0)) for i in range(12) for j in range(i)]
     squared = torch.stack([(a - b).square().sum() for a, b in pairs])
     assert found.median_distance == pytest.approx(squared.median().item())
-    assert found.affinity == pytest.approx(torch.exp(-squared).mean().item())
+    assert found.affinity == pytest.approx(torch.exp(-squared / 0.7).mean().item())
     assert found.cosine == pytest.approx(torch.stack([a @ b for a, b in pairs]).mean().item())
     assert (found.width, found.still) == (5, 1)
     assert 1 < found.rank <= 4

@@ -303,11 +303,14 @@ CASES = [
         Case(kind, f"task.{key}", value, keyword(key), expected)
         for kind in ("relaxed_contrastive", "relaxed_multi_similarity")
         for key, value, expected in (
-            ("sigma", "0.37", 0.37),
             ("delta", "0.37", 0.37),
             ("affinity", "contextual", "contextual"),
             ("neighbors", "7", 7),
         )
+    ),
+    *(
+        Case(kind, "task.sigma", "0.37", keyword("sigma"), 0.37, ("task.affinity=contextual",))
+        for kind in ("relaxed_contrastive", "relaxed_multi_similarity")
     ),
     *(Case("relaxed_multi_similarity", f"task.{key}", "0.37", keyword(key), 0.37) for key in ("alpha", "beta")),
     Case("rkd", "task.distance_weight", "0.37", keyword("distance_weight"), 0.37),

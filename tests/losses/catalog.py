@@ -32,6 +32,14 @@ class Case(NamedTuple):
     same_width: bool = False
 
 
+def gaussian(student, teacher, anchors=None):
+    return losses.relaxed_contrastive(student, teacher, affinity="gaussian", sigma=1.0, anchors=anchors)
+
+
+def gaussian_twin(student, teacher):
+    return twin.relaxed_contrastive(student, teacher, affinity=twin.gaussian_affinity(teacher, 1.0))
+
+
 def contextual(student, teacher, anchors=None):
     return losses.relaxed_contrastive(
         student,
@@ -45,7 +53,8 @@ def contextual(student, teacher, anchors=None):
 
 
 def contextual_twin(student, teacher):
-    affinity = twin.contextual_affinity(teacher, 3.0, 4, two_views(student))
+    pairwise = twin.gaussian_affinity(teacher, 3.0)
+    affinity = twin.contextual_affinity(teacher, pairwise, 4, two_views(student))
     return twin.relaxed_contrastive(student, teacher, affinity=affinity)
 
 
@@ -68,6 +77,7 @@ def seed_twin(student, teacher):
 SIMILARITY = frozenset({"translation", "rotation", "scale"})
 CASES = {
     "relaxed_contrastive": Case(losses.relaxed_contrastive, twin.relaxed_contrastive, SIMILARITY),
+    "relaxed_contrastive, gaussian": Case(gaussian, gaussian_twin, SIMILARITY),
     "relaxed_contrastive, contextual": Case(contextual, contextual_twin, SIMILARITY),
     "relaxed_multi_similarity": Case(multi_similarity, multi_similarity_twin, SIMILARITY),
     "rkd_distance": Case(losses.rkd_distance, twin.rkd_distance, SIMILARITY),

@@ -1,6 +1,7 @@
 """Values and gradients of the authors' code; tests/golden/README.md says whose, and how they were made."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ ARRAYS = np.load(GOLDEN / "transfer_losses.npz")
 def multi_similarity(student, teacher, **options):
     """The authors take rows i and i + n/2 for two views of one image."""
     image = torch.arange(len(student)) % (len(student) // 2)
-    return losses.relaxed_multi_similarity(student, teacher, image, **options)
+    return losses.relaxed_multi_similarity(student, teacher, image, affinity="gaussian", **options)
 
 
 def dark_rank(student, teacher, *, alpha, beta, permute_len):
@@ -29,7 +30,7 @@ def soft_targets(student, teacher, *, temperature):
 
 
 OURS = {
-    "relaxed_contrastive": losses.relaxed_contrastive,
+    "relaxed_contrastive": partial(losses.relaxed_contrastive, affinity="gaussian"),
     "relaxed_ms": multi_similarity,
     "rkd_distance": losses.rkd_distance,
     "rkd_angle": losses.rkd_angle,
@@ -60,5 +61,5 @@ def test_value_and_gradient_are_the_authors(case):
 def test_the_example_worked_by_hand():
     student = torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]], dtype=torch.float64)
     teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
-    value = losses.relaxed_contrastive(student, teacher)
+    value = losses.relaxed_contrastive(student, teacher, affinity="gaussian", sigma=1.0)
     torch.testing.assert_close(value.item(), 2.2341178674, rtol=0, atol=1e-10)

@@ -9,14 +9,23 @@ from ssl_transfer.losses import distances, tiles
 from tests.losses.catalog import CASES, embeddings, value_and_gradient
 
 
-def dense_relaxed_contrastive(student, teacher, *, sigma=1.0, delta=1.0):
+def gaussian(squared):
+    return torch.exp(-squared)
+
+
+def standardized(squared):
+    deviation, mean = torch.std_mean(squared, dim=1, correction=0, keepdim=True)
+    return 1 / (1 + torch.exp(3 * ((squared - mean) / deviation + 1)))
+
+
+def dense_relaxed_contrastive(student, teacher, *, affinity=gaussian, delta=1.0):
     """The formula on all pairs at once, by differences: exact in float64 wherever the rows are."""
     squared = (student[:, None] - student).square().sum(2)
     distance = squared.where(squared > 0, 1).sqrt() * (squared > 0)
     mean = distance.mean(1, keepdim=True)
     d = distance / mean.where(mean > 0, 1)
     teacher = normalize(teacher, dim=1)
-    w = torch.exp(-(teacher[:, None] - teacher).square().sum(2) / sigma)
+    w = affinity((teacher[:, None] - teacher).square().sum(2))
     terms = w * d.square() + (1 - w) * (delta - d).relu().square()
     return terms.fill_diagonal_(0).sum() / len(student)
 
@@ -63,10 +72,14 @@ def either_way(request, monkeypatch):
 
 @pytest.mark.parametrize("student", STUDENTS.values(), ids=STUDENTS.keys())
 @pytest.mark.parametrize("teacher_offset", [0.0, 1250.0])
-def test_float32_keeps_its_digits(student, teacher_offset, either_way):
+@pytest.mark.parametrize("affinity", [gaussian, standardized])
+def test_float32_keeps_its_digits(student, teacher_offset, affinity, either_way):
     teacher = randn(len(student), 96, seed=2) + teacher_offset
-    value, gradient = value_and_gradient(losses.relaxed_contrastive, student, teacher)
-    exact, exact_gradient = value_and_gradient(dense_relaxed_contrastive, student.double(), teacher.double())
+    given = {"affinity": "gaussian", "sigma": 1.0} if affinity is gaussian else {}
+    value, gradient = value_and_gradient(losses.relaxed_contrastive, student, teacher, **given)
+    exact, exact_gradient = value_and_gradient(
+        dense_relaxed_contrastive, student.double(), teacher.double(), affinity=affinity
+    )
     assert abs(value - exact) <= 1e-6 * exact
     # float64 knows the distance of two rows a millionth of their norm apart to 1e-16 / 1e-12.
     digits = 1e-4 if either_way == "as on a GPU" and student is STUDENTS["near duplicates at 1e-6"] else 1e-5
@@ -146,7 +159,8 @@ def test_one_and_two_rows_are_a_batch(name, n, either_way):
 
 def test_collapsed_student_pays_the_full_push_and_is_not_moved(either_way):
     teacher = randn(10, 6)
-    loss, gradient = value_and_gradient(losses.relaxed_contrastive, torch.full((10, 4), 3.3), teacher)
+    student = torch.full((10, 4), 3.3)
+    loss, gradient = value_and_gradient(losses.relaxed_contrastive, student, teacher, affinity="gaussian", sigma=1.0)
     w = torch.exp(-torch.cdist(normalize(teacher), normalize(teacher)).square())
     torch.testing.assert_close(loss, (1 - w).sum() / 10, rtol=1e-4, atol=0)
     assert not gradient.any()

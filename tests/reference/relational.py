@@ -28,11 +28,20 @@ def gaussian_affinity(teacher: Tensor, sigma: float) -> Tensor:
     return torch.stack([(-(teacher - row).square().sum(1) / sigma).exp() for row in teacher])
 
 
-def contextual_affinity(teacher: Tensor, sigma: float, neighbors: int, image: Tensor | None) -> Tensor:
+def standardized_affinity(teacher: Tensor) -> Tensor:
+    teacher, rows = unit(teacher), []
+    for anchor in teacher:
+        squared = (teacher - anchor).square().sum(1)
+        deviation = (squared - squared.mean()).square().mean().sqrt()
+        z = (squared - squared.mean()) / deviation if deviation > 1e-12 else torch.zeros_like(squared)
+        rows.append(1 / (1 + (3 * (z + 1)).exp()))
+    return torch.stack(rows)
+
+
+def contextual_affinity(teacher: Tensor, pairwise: Tensor, neighbors: int, image: Tensor | None) -> Tensor:
     """The affinity of STML, with sets."""
     n = len(teacher)
-    gaussian = gaussian_affinity(teacher, sigma)
-    order = gaussian.clone()
+    order = gaussian_affinity(teacher, 1.0)
     if image is not None:
         order[image[:, None] == image] = 1
     nearest = [order[i].topk(neighbors).indices.tolist() for i in range(n)]
@@ -42,7 +51,7 @@ def contextual_affinity(teacher: Tensor, sigma: float, neighbors: int, image: Te
         for j in reciprocal[i]:
             overlap[i, j] = len(reciprocal[i] & reciprocal[j]) / len(reciprocal[i])
     half = torch.stack([overlap[nearest[i][: round(neighbors / 2)]].mean(0) for i in range(n)])
-    return (gaussian + (half + half.T) / 2) / 2
+    return (pairwise + (half + half.T) / 2) / 2
 
 
 def relative_distances(student: Tensor) -> list[list[Tensor]]:
@@ -51,8 +60,8 @@ def relative_distances(student: Tensor) -> list[list[Tensor]]:
     return [[d / mean if mean > 0 else d for d in row] for row, mean in zip(rows, means, strict=True)]
 
 
-def relaxed_contrastive(student, teacher, *, sigma=1.0, delta=1.0, affinity=None) -> Tensor:
-    w = gaussian_affinity(teacher, sigma) if affinity is None else affinity
+def relaxed_contrastive(student, teacher, *, delta=1.0, affinity=None) -> Tensor:
+    w = standardized_affinity(teacher) if affinity is None else affinity
     d = relative_distances(student)
     n, total = len(student), student.new_zeros(())
     for i in range(n):
@@ -62,10 +71,8 @@ def relaxed_contrastive(student, teacher, *, sigma=1.0, delta=1.0, affinity=None
     return total / n
 
 
-def relaxed_multi_similarity(
-    student, teacher, image, *, sigma=1.0, delta=1.0, alpha=1.0, beta=2.0, affinity=None
-) -> Tensor:
-    w = gaussian_affinity(teacher, sigma) if affinity is None else affinity
+def relaxed_multi_similarity(student, teacher, image, *, delta=1.0, alpha=1.0, beta=2.0) -> Tensor:
+    w = standardized_affinity(teacher)
     d = relative_distances(student)
     n, total = len(student), student.new_zeros(())
     for i in range(n):

@@ -145,8 +145,8 @@ def test_methods_are_called_by_as_many_settings_as_it_takes():
         return Settings.of(config.load(RECIPES / "digits" / "transfer.yaml", overrides))
 
     assert labels([of(), of("seed=1"), of("task.kind=rkd")]) == ["relaxed_contrastive", "relaxed_contrastive", "rkd"]
-    swept = [of("task.sigma=0.5"), of("task.sigma=2", "seed=3"), of("task.kind=rkd")]
-    assert labels(swept) == ["relaxed_contrastive sigma=0.5", "relaxed_contrastive sigma=2.0", "rkd"]
+    swept = [of("task.delta=0.5"), of("task.delta=2", "seed=3"), of("task.kind=rkd")]
+    assert labels(swept) == ["relaxed_contrastive delta=0.5", "relaxed_contrastive delta=2.0", "rkd"]
     assert labels([of(), of("data.augment.crop_scale=[0.1, 1.0]")])[1].endswith("crop_scale=[0.1, 1.0]")
     both = "task.teacher=[{recipe: simclr.yaml}, {recipe: moco.yaml}]"
     assert labels([of(), of(both), of(both, "task.teacher.0.recipe.seed=1")]) == [

@@ -17,8 +17,12 @@ class Gaussian:
         self.left = torch.cat([2 / sigma * unit, -2 / sigma * ones], 1)
         self.right = torch.cat([unit, ones], 1)
 
+    def nearness(self, rows: slice, out: Tensor | None = None) -> Float[Tensor, "t n"]:
+        """A number for each pair that falls with its distance, in ``out`` if it is given."""
+        return torch.mm(self.left[rows], self.right.T, out=out)
+
     def tile(self, rows: slice, out: Tensor | None = None) -> Float[Tensor, "t n"]:
         """Affinities of the anchors ``rows`` to all rows, in ``out`` if it is given."""
-        affinity = torch.mm(self.left[rows], self.right.T, out=out).exp_()
+        affinity = self.nearness(rows, out).exp_()
         affinity[:, rows].fill_diagonal_(1)
         return affinity

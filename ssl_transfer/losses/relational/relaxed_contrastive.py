@@ -13,30 +13,38 @@ def relaxed_contrastive(
     student: Float[Tensor, "n d_student"],
     teacher: Float[Tensor, "n d_teacher"],
     *,
-    sigma: float = 1.0,
+    sigma: float | None = None,
     delta: float = 1.0,
-    affinity: AffinityName = "gaussian",
+    affinity: AffinityName = "standardized",
     neighbors: int = 10,
     image: Int[Tensor, " n"] | None = None,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
     """Pull and push every pair of student rows according to the teacher's affinity (Kim et al., CVPR 2021).
 
-        w_ij = exp(-|t_i - t_j|^2 / sigma)      d_ij = |s_i - s_j| / mean_k |s_i - s_k|
+        d_ij = |s_i - s_j| / mean_k |s_i - s_k|
         L = (1/n) sum_i sum_j [ w_ij d_ij^2 + (1 - w_ij) relu(delta - d_ij)^2 ]
 
+    The affinity w is one of
+
+        standardized:  1 / (1 + exp(3 (z_ij + 1))),  z_ij = (|t_i - t_j|^2 - mean_k |t_i - t_k|^2) / sd_k |t_i - t_k|^2
+        gaussian:      exp(-|t_i - t_j|^2 / sigma), that of the paper, where sigma = 1
+        contextual:    the mean of the overlap of the ``neighbors`` of two rows (STML) and of one of the others: the
+                       Gaussian if ``sigma`` is given. It takes rows of the same ``image`` as neighbors of each other.
+
+    The standardized one is the same for any scale of the teacher's distances; the Gaussian needs a sigma that suits it.
     Rows are those of the global batch, with all views. Teacher rows are brought to length one here and never receive a
-    gradient; student rows are used as they are. ``affinity="contextual"`` averages w with the overlap of the
-    ``neighbors`` of two rows (STML), and takes rows of the same ``image`` as neighbors of each other. ``anchors`` are
-    the rows i whose terms this process computes, by default all: the sum over processes is L.
+    gradient; student rows are used as they are. ``anchors`` are the rows i whose terms this process computes, by
+    default all: the sum over processes is L.
 
     Raises:
-        ValueError: student and teacher have different rows, or rows that are not finite; ``sigma`` or ``delta`` is not
-            positive, there is no such ``affinity`` or ``neighbors`` is below 2 or above the number of rows; or
-            ``anchors`` is no contiguous part of the batch.
+        ValueError: student and teacher have different rows, or rows that are not finite; ``delta`` is not positive;
+            there is no such ``affinity``, or ``sigma`` is not positive, missing beside the Gaussian or given beside the
+            standardized one; ``neighbors`` is below 2 or above the number of rows; or ``anchors`` is no contiguous part
+            of the batch.
     """
     check_pair(student, teacher)
-    check_positive(sigma=sigma, delta=delta)
+    check_positive(delta=delta)
 
     weights = make_affinity(affinity, teacher, sigma, neighbors, image)
     return relative_loss(student, weights, _terms, (delta,), anchors, slope=2.0)

@@ -13,11 +13,11 @@ def relaxed_multi_similarity(
     teacher: Float[Tensor, "n d_teacher"],
     image: Int[Tensor, " n"],
     *,
-    sigma: float = 1.0,
+    sigma: float | None = None,
     delta: float = 1.0,
     alpha: float = 1.0,
     beta: float = 2.0,
-    affinity: AffinityName = "gaussian",
+    affinity: AffinityName = "standardized",
     neighbors: int = 10,
     anchors: slice | None = None,
 ) -> Float[Tensor, ""]:
@@ -26,17 +26,18 @@ def relaxed_multi_similarity(
         L = (1/n) sum_i [ (1/alpha) log(1 + sum_j w_ij exp(alpha d_ij))
                         + (1/beta)  log(1 + sum_j (1 - w_ij) exp(beta (delta - d_ij))) ],   j != i
 
-    with w and d of :func:`relaxed_contrastive`, and w_ij = 1 where rows i and j are views of the same ``image``, an
-    integer for each row. The authors' code stops with a NameError; this is their formula with the undefined name read
-    as the student. ``anchors`` are the rows i whose terms this process computes, by default all.
+    with the affinities w and distances d of :func:`relaxed_contrastive`, and w_ij = 1 where rows i and j are views of
+    the same ``image``, an integer for each row. The authors' code, with the Gaussian affinity, stops with a NameError;
+    this is their formula with the undefined name read as the student. ``anchors`` are the rows i whose terms this
+    process computes, by default all.
 
     Raises:
         ValueError: student and teacher have different rows, or rows that are not finite; ``image`` has another number
-            of them; ``sigma``, ``delta``, ``alpha`` or ``beta`` is not positive, there is no such ``affinity`` or
-            ``neighbors`` is below 2 or above the number of rows; or ``anchors`` is no contiguous part of the batch.
+            of them; ``delta``, ``alpha`` or ``beta`` is not positive; ``affinity``, ``sigma`` and ``neighbors`` are
+            not those of an affinity; or ``anchors`` is no contiguous part of the batch.
     """
     check_pair(student, teacher)
-    check_positive(sigma=sigma, delta=delta, alpha=alpha, beta=beta)
+    check_positive(delta=delta, alpha=alpha, beta=beta)
     if image.shape != (len(student),):
         raise ValueError(f"image has shape {tuple(image.shape)}: give one integer for each of {len(student)} rows.")
 

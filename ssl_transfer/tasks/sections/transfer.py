@@ -167,10 +167,20 @@ class Relaxed(Relational):
     needs_images = True
 
     weight: Positive = 1.0  # LabelRelaxation: the only loss
-    sigma: Positive = 1.0
+    sigma: Positive | None = None  # the width of a Gaussian affinity, 1 in the paper
     delta: Positive = 1.0
-    affinity: Literal["gaussian", "contextual"] = "gaussian"
+    affinity: Literal["standardized", "gaussian", "contextual"] = "standardized"
     neighbors: Neighbors = 10  # of the contextual affinity
+
+    @rule
+    def _sigma_is_the_width_of_a_gaussian(self) -> Iterator[str]:
+        if self.affinity == "gaussian" and self.sigma is None:
+            yield "affinity gaussian needs sigma, its width: the paper has sigma: 1.0"
+        if self.affinity == "standardized" and self.sigma is not None:
+            yield (
+                f"sigma is {self.sigma:g}, the width of a Gaussian, but affinity is standardized: "
+                "add affinity: gaussian, or leave sigma out"
+            )
 
     @property
     def rows_needed(self) -> int:
