@@ -2,16 +2,17 @@
 
     python benchmarks/affinity.py --root FOLDER --teacher 'lite0={file: FILE.pth, backbone: tf_efficientnet_lite0,
         mean: [0.498, 0.498, 0.498], std: [0.502, 0.502, 0.502], image_size: 112}' \
-        --task 'paper={kind: relaxed_contrastive, affinity: gaussian}' --task 'pkt={kind: pkt}' --seeds 0 1 2
+        --task 'paper={kind: relaxed_contrastive, affinity: gaussian, sigma: 1.0}' --task 'pkt={kind: pkt}' \\
+        --seeds 0 1 2
 
 A teacher and a task are sections of a recipe, after the name that tables show. Every run sees the same views of the
 same images, of which there are ``--versions``; so the teacher looks at them once, and its embeddings are kept in
 ``--cache``. The seed draws the student's weights and the order of the images. Runs that ``--results`` (a JSON line
-each) has already are not made again. Images of ``cifar10`` and ``cifar100``: ``--images`` of the training split are learned
-from, another 5,000 of it are held out; scores are kNN (20) and a linear probe that learn from 10,000 of the first. With
-``--species`` the data are a folder of classes: the first of its classes are learned from, those up to 50 held out, and
-the score is Recall@1 among the held-out images. Settings are chosen on held-out images; ``--test`` scores the test
-split, with a folder the classes after the 50th, instead.
+each) has already are not made again. Images of ``cifar10`` and ``cifar100``: ``--images`` of the training split are
+learned from, another 5,000 of it are held out; scores are kNN (20) and a linear probe that learn from 10,000 of the
+first. With ``--species`` the data are a folder of classes: the first of its classes are learned from, those up to 50
+held out, and the score is Recall@1 among the held-out images. Settings are chosen on held-out images; ``--test`` scores
+the test split, with a folder the classes after the 50th, instead.
 """
 
 import argparse

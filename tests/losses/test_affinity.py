@@ -39,20 +39,21 @@ def test_the_scale_of_the_teachers_distances_changes_the_gaussian_loss_alone(fac
 
 
 def test_a_narrow_teacher_has_affinities_from_one_to_zero():
-    teacher = drawn_together(randn(400, 8, dtype=torch.float32), 1e-3)
+    teacher = randn(20, 8)[torch.arange(400) % 20] + 0.3 * randn(400, 8, seed=1)
+    teacher = drawn_together(teacher.float(), 1e-3)
     others = ~torch.eye(400, dtype=torch.bool)
     assert weights(teacher, "gaussian", 1.0)[others].min() > 0.99
     standardized = weights(teacher)[others]
-    assert standardized.min() < 0.02 and standardized.max() > 0.95
+    assert standardized.min() < 0.02 and standardized.max() > 0.8
 
 
-def test_the_affinity_falls_with_the_distance_and_is_a_half_one_deviation_below_the_mean():
+def test_the_affinity_falls_with_the_distance_and_is_a_half_two_deviations_below_the_mean():
     teacher = randn(50, 4)
     squared = torch.cdist(normalize(teacher), normalize(teacher)).square()
     z = (squared - squared.mean(1, keepdim=True)) / squared.std(1, correction=0, keepdim=True)
     w = weights(teacher)
     others = ~torch.eye(50, dtype=torch.bool)
-    assert ((w > 0.5) == (z < -1))[others].all()
+    assert ((w > 0.5) == (z < -2))[others].all() and (w > 0.5)[others].any()
     order = squared.argsort(dim=1)[:, 1:]
     assert (w.gather(1, order).diff(dim=1) <= 0).all()
 
@@ -60,7 +61,7 @@ def test_the_affinity_falls_with_the_distance_and_is_a_half_one_deviation_below_
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
 def test_a_teacher_that_says_the_same_of_all_images_says_the_same_of_all_pairs(value):
     teacher = torch.full((6, 5), value)
-    expected = torch.full((6, 6), 1 / (1 + torch.tensor(3.0).exp())).fill_diagonal_(1)
+    expected = torch.full((6, 6), 1 / (1 + torch.tensor(4.0).exp())).fill_diagonal_(1)
     torch.testing.assert_close(weights(teacher), expected)
 
 

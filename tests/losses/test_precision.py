@@ -15,7 +15,7 @@ def gaussian(squared):
 
 def standardized(squared):
     deviation, mean = torch.std_mean(squared, dim=1, correction=0, keepdim=True)
-    return 1 / (1 + torch.exp(3 * ((squared - mean) / deviation + 1)))
+    return 1 / (1 + torch.exp(2 * ((squared - mean) / deviation + 2)))
 
 
 def dense_relaxed_contrastive(student, teacher, *, affinity=gaussian, delta=1.0):

@@ -34,7 +34,7 @@ def standardized_affinity(teacher: Tensor) -> Tensor:
         squared = (teacher - anchor).square().sum(1)
         deviation = (squared - squared.mean()).square().mean().sqrt()
         z = (squared - squared.mean()) / deviation if deviation > 1e-12 else torch.zeros_like(squared)
-        rows.append(1 / (1 + (3 * (z + 1)).exp()))
+        rows.append(1 / (1 + (2 * (z + 2)).exp()))
     return torch.stack(rows)
 
 

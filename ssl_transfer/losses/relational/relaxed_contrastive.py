@@ -27,7 +27,7 @@ def relaxed_contrastive(
 
     The affinity w is one of
 
-        standardized:  1 / (1 + exp(3 (z_ij + 1))),  z_ij = (|t_i - t_j|^2 - mean_k |t_i - t_k|^2) / sd_k |t_i - t_k|^2
+        standardized:  1 / (1 + exp(2 (z_ij + 2))),  z_ij = (|t_i - t_j|^2 - mean_k |t_i - t_k|^2) / sd_k |t_i - t_k|^2
         gaussian:      exp(-|t_i - t_j|^2 / sigma), that of the paper, where sigma = 1
         contextual:    the mean of the overlap of the ``neighbors`` of two rows (STML) and of one of the others: the
                        Gaussian if ``sigma`` is given. It takes rows of the same ``image`` as neighbors of each other.
