@@ -29,13 +29,16 @@ def gaussian_affinity(teacher: Tensor, sigma: float) -> Tensor:
 
 
 def standardized_affinity(teacher: Tensor) -> Tensor:
-    teacher, rows = unit(teacher), []
-    for anchor in teacher:
-        squared = (teacher - anchor).square().sum(1)
-        deviation = (squared - squared.mean()).square().mean().sqrt()
-        z = (squared - squared.mean()) / deviation if deviation > 1e-12 else torch.zeros_like(squared)
-        rows.append(1 / (1 + (2 * (z + 2)).exp()))
-    return torch.stack(rows)
+    teacher, n = unit(teacher), len(teacher)
+    w = torch.ones(n, n, dtype=teacher.dtype)
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        squared = torch.tensor([float((teacher[i] - teacher[j]).square().sum()) for j in others], dtype=teacher.dtype)
+        deviation = (squared - squared.mean()).square().mean().sqrt() if others else 0
+        for j, x in zip(others, squared, strict=True):
+            z = (x - squared.mean()) / deviation if deviation > 1e-12 else 0
+            w[i, j] = 1 / (1 + math.exp(2 * z + 3))
+    return w
 
 
 def contextual_affinity(teacher: Tensor, pairwise: Tensor, neighbors: int, image: Tensor | None) -> Tensor:

@@ -27,12 +27,13 @@ def relaxed_contrastive(
 
     The affinity w is one of
 
-        standardized:  1 / (1 + exp(2 (z_ij + 2))),  z_ij = (|t_i - t_j|^2 - mean_k |t_i - t_k|^2) / sd_k |t_i - t_k|^2
+        standardized:  1 / (1 + exp(2 z_ij + 3)),  z_ij = (|t_i - t_j|^2 - mean_k |t_i - t_k|^2) / sd_k |t_i - t_k|^2
         gaussian:      exp(-|t_i - t_j|^2 / sigma), that of the paper, where sigma = 1
         contextual:    the mean of the overlap of the ``neighbors`` of two rows (STML) and of one of the others: the
                        Gaussian if ``sigma`` is given. It takes rows of the same ``image`` as neighbors of each other.
 
-    The standardized one is the same for any scale of the teacher's distances; the Gaussian needs a sigma that suits it.
+    The standardized one, with mean and sd over the other rows k, is the same for any scale of the teacher's distances;
+    the Gaussian needs a sigma that suits it.
     Rows are those of the global batch, with all views. Teacher rows are brought to length one here and never receive a
     gradient; student rows are used as they are. ``anchors`` are the rows i whose terms this process computes, by
     default all: the sum over processes is L.
