@@ -138,9 +138,9 @@ def train(
 ) -> tuple[EmbeddingModel, float]:
     """A student after its steps, and the loss of the last tenth of them."""
     model = student(given, data.learned, seed)
-    teacher = opened(section.teacher.model_dump(exclude_none=True))
+    teachers = [opened(teacher.model_dump(exclude_none=True)) for teacher in section.teachers]
     torch.manual_seed(seed + 1)
-    task = section.build(TaskInputs(model, teacher, data.learned, seed, given.steps, None))
+    task = section.build(TaskInputs(model, teachers, data.learned, seed, given.steps, None))
     optimizer = create_optimizer(task, name="adamw", lr=given.lr, weight_decay=1e-4)
     batches = Batches(data.learned, [], seed=seed, batch_size=given.batch_size, per_class=given.per_class)
     losses = []
@@ -151,7 +151,7 @@ def train(
         index = batches.index(step)
         version = step // batches.steps_per_epoch % given.versions
         shown = views.version[version][index].float().contiguous(memory_format=torch.channels_last)
-        batch = Batch((shown,), index, data.learned.labels[index], step, version, widen(taught[version][index]))
+        batch = Batch((shown,), index, data.learned.labels[index], step, version, (widen(taught[version][index]),))
         with torch.autocast("cpu", torch.bfloat16):
             loss = task(batch)["loss"]
         loss.backward()
