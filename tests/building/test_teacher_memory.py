@@ -121,7 +121,7 @@ def test_the_key_holds_all_that_decides_an_embedding_and_nothing_else():
         *("data", "image", "augmentation", "seed", "teacher", "structure", "network", "preprocessing", "output"),
         *("arithmetic", "version"),
     }
-    assert plain == key("data.batch_size=96", "optim.lr=1.0", "task.sigma=3.0", batch_size=6)
+    assert plain == key("data.batch_size=96", "optim.lr=1.0", "task.delta=3.0", batch_size=6)
     assert plain["image"] == [3, 32, 32]
 
     def differs(other: dict[str, object]) -> set[str]:
