@@ -12,7 +12,7 @@ from ssl_transfer.data.counter import ORDER, SORTED, epoch_order, rows_at
 from ssl_transfer.data.device import to_device
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.sampling import ClassBalanced
-from ssl_transfer.data.views.augment import Augment
+from ssl_transfer.data.views.augment import Augment, make_views
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,7 @@ class Batches:
         self, pixels: UInt8[Tensor, "n c height width"], index: Int64[Tensor, " n"], view_id: int
     ) -> tuple[Float32[Tensor, "n c h w"], ...]:
         """All views, in version ``view_id``, of images given by their pixels and their rows in the data set."""
-        return tuple(
-            augment(pixels, seed=self.seed, epoch=view_id, index=index, view=view)
-            for view, augment in enumerate(self.views)
-        )
+        return make_views(self.views, pixels, seed=self.seed, epoch=view_id, index=index)
 
     def close(self) -> None:
         """End the workers that decode the images of coming steps, if images are streamed."""

@@ -1,6 +1,6 @@
 """Augmented views as pure functions of (seed, epoch, image index, view), batched, on the device of the images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float32, Int, Int64, UInt8
 from torch import Tensor
 
 from ssl_transfer.data import counter
-from ssl_transfer.data.device import to_device
+from ssl_transfer.data.device import to_device, to_device_together
 from ssl_transfer.data.views.blur import blur_
 from ssl_transfer.data.views.color import JITTER_ORDERS, gray, hue_place, jitter_, put_, solarize
 from ssl_transfer.data.views.compiling import require_compiler
@@ -138,6 +138,11 @@ class Augment:
         height, width = images.shape[2:]
         return self.apply(images, self.parameters(height, width, seed=seed, epoch=epoch, index=index, view=view))
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What is not drawn for each image: two augmentations that share it can be applied as one."""
+        return self.size, self.crop_padding > 0, self.solarize_threshold, self.cutout, self.compiled
+
     def parameters(
         self, height: int, width: int, *, seed: int, epoch: int, index: Int[Tensor, " n"], view: int
     ) -> Parameters:
@@ -166,18 +171,22 @@ class Augment:
             cutout=(drawn[:, _CUTOUT] * self.size).long(),
         )
 
-    def apply(self, images: UInt8[Tensor, "n c h w"], parameters: Parameters) -> Float32[Tensor, "n c size size"]:
-        """Carry out the parameters, image by image independent of the rest of the batch to the last bit."""
-        n, channels, height, width = images.shape
+    def apply(self, images: UInt8[Tensor, "n c h w"], parameters: Parameters) -> Float32[Tensor, "m c size size"]:
+        """Carry out the parameters, image by image independent of the rest of the batch to the last bit.
+
+        There may be parameters of several views of all images, one view after the other.
+        """
+        n, (_, channels, height, width) = len(parameters.hue), images.shape
         pixels = channels * max(self.size**2, height * width)
         values = _COMPILED_CHUNK_VALUES if self.compiled else _CHUNK_VALUES
         chunk = max(1, values // pixels) if images.device.type == "cpu" else n
         rows = hue_place(parameters.hue, parameters.order).argsort(stable=True)  # as the jitter wants them
         parameters = parameters[rows]
         views = torch.empty(n, channels, self.size, self.size, device=images.device)
-        for place, some in enumerate(to_device(rows, images.device).split(chunk)):
-            of_chunk = parameters[place * chunk : (place + 1) * chunk]
-            self._chunk(images.index_select(0, some), of_chunk, views, some)
+        to, source = to_device_together(images.device, rows, rows % max(1, len(images)))
+        for start in range(0, n, chunk):
+            some = slice(start, start + chunk)
+            self._chunk(images.index_select(0, source[some]), parameters[some], views, to[some])
         return views
 
     def _chunk(
@@ -189,8 +198,14 @@ class Augment:
     ) -> None:
         """Make the views of some images, in these rows of ``views``."""
         device = images.device
-        box, flip = to_device(parameters.box, device), to_device(parameters.flip, device)
-        made = resample(images, box, flip, self.size, reflect=self.crop_padding > 0, compiled=self.compiled)
+        made = resample(
+            images,
+            parameters.box,
+            parameters.flip,
+            self.size,
+            reflect=self.crop_padding > 0,
+            compiled=self.compiled,
+        )
         pieces = jitter_(
             made.flatten(2),
             parameters.brightness,
@@ -205,11 +220,11 @@ class Augment:
             return
         flat = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         made = flat.view_as(made)
-        if self.grayscale:
+        if parameters.grayscale.any():
             _change_(flat, parameters.grayscale, lambda some: gray(some)[:, None].expand(-1, some.shape[1], -1))
-        if self.blur:
+        if parameters.sigma.any():
             blur_(made, parameters.sigma)
-        if self.solarize:
+        if parameters.solarize.any():
             _change_(flat, parameters.solarize, lambda some: solarize(some, self.solarize_threshold))
         if self.cutout:
             cutout_(made, to_device(parameters.cutout, device), self.cutout)
@@ -229,6 +244,38 @@ class Augment:
         return torch.tensor([[0, 0, height, width]]).expand(len(drawn), 4)
 
 
+def make_views(
+    augments: Sequence[Augment],
+    images: UInt8[Tensor, "n c h w"],
+    *,
+    seed: int,
+    epoch: int,
+    index: Int[Tensor, " n"],
+) -> tuple[Float32[Tensor, "n c _ _"], ...]:
+    """The view by each of ``augments`` of every image, numbered in their order.
+
+    On a GPU views whose operations differ in how often and how strongly alone are made in one pass, with half the
+    launches for two. They are the same views.
+
+    Raises:
+        ValueError: as :class:`Augment` does.
+    """
+    first, joined = augments[0], images.is_cuda and not augments[0].compiled
+    height, width = images.shape[2:]
+    drawn = [
+        augment.parameters(height, width, seed=seed, epoch=epoch, index=index, view=view)
+        for view, augment in enumerate(augments)
+    ]
+    if joined and all(augment.form == first.form for augment in augments):
+        return first.apply(images, together(drawn)).chunk(len(augments))
+    return tuple(augment.apply(images, of_view) for augment, of_view in zip(augments, drawn, strict=True))
+
+
+def together(drawn: Sequence[Parameters]) -> Parameters:
+    """The parameters of several batches, one after the other."""
+    return Parameters(*(torch.cat([getattr(part, field.name) for part in drawn]) for field in fields(Parameters)))
+
+
 def _factor(drawn: Float32[Tensor, " n"], strength: float, jittered: Bool[Tensor, " n"]) -> Float32[Tensor, " n"]:
     """Uniform in [max(0, 1 - strength), 1 + strength] where jittered, else 1."""
     low, high = max(0.0, 1 - strength), 1 + strength
@@ -240,6 +287,10 @@ def _change_(
     chosen: Bool[Tensor, " n"],
     operation: Callable[[Float32[Tensor, "m c p"]], Float32[Tensor, "m c p"]],
 ) -> None:
-    """Carry out an operation on the chosen images alone."""
+    """Carry out an operation on the chosen images alone, or on a GPU on all, of which the chosen ones are kept."""
+    if images.is_cuda:
+        kept = to_device(chosen[:, None, None], images.device)
+        torch.where(kept, operation(images), images, out=images)
+        return
     rows = to_device(chosen.nonzero()[:, 0], images.device)
     images.index_copy_(0, rows, operation(images.index_select(0, rows)))

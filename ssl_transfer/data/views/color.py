@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from ssl_transfer.data.device import to_device
+from ssl_transfer.data.device import to_device, to_device_together
 from ssl_transfer.data.views.compiling import compile_once
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision round it
@@ -19,6 +19,11 @@ JITTER_ORDERS = tuple(itertools.permutations(range(4)))
 _HUE_PLACES = torch.tensor([order.index(HUE) for order in JITTER_ORDERS])
 _BLENDS = torch.tensor([[part for part in order if part != HUE] for order in JITTER_ORDERS])
 _NOT_TURNED = 4
+# Blends, and places where hues are turned, so that every order of three blends and a turn is a part of this sequence;
+# and by the number of blends that come before the turn, which of the four blends are an image's own.
+_TURN = None
+_SEQUENCE = (0, _TURN, 1, 2, _TURN, 3)
+_OWN_BLENDS = torch.tensor([[1, 2, 3], [0, 1, 2], [0, 1, 3], [0, 1, 2], [0, 1, 2]])
 
 
 def gray(images: Float[Tensor, "n c p"]) -> Float[Tensor, "n p"]:
@@ -47,8 +52,9 @@ def jitter_(
     """Change brightness, contrast, saturation and hue, each image in its own order (an index into JITTER_ORDERS).
 
     The parameters are on the CPU, and the images sorted by :func:`hue_place`. Brightness, contrast and saturation are
-    blends of one form, so images that turn their hue at the same place take all their steps together. A factor of 1
-    and a hue of 0 leave an image as it is; a gray image has neither saturation nor hue.
+    blends of one form, so images that turn their hue at the same place take all their steps together. On a GPU all
+    images take all steps of one sequence together, some without being changed: a launch costs more than an image. A
+    factor of 1 and a hue of 0 leave an image as it is; a gray image has neither saturation nor hue.
 
     Returns:
         The images in their order: ``images`` itself, or if compiled the pieces that took their steps together.
@@ -56,22 +62,34 @@ def jitter_(
     blend, turn_hue = (compile_once(_blended), compile_once(_hue_turned)) if compiled else (_blend_, _turn_hue_)
     if images.shape[1] == 1:
         saturation, hue = torch.ones_like(saturation), torch.zeros_like(hue)
-    operations = _BLENDS[order].T
-    factors = torch.stack((brightness, contrast, saturation)).gather(0, operations)
+    place = hue_place(hue, order)
+    drawn, own = _BLENDS[order].T, _OWN_BLENDS[place].T
+    operations = drawn.new_zeros(4, len(hue)).scatter_(0, own, drawn)
+    factors = torch.stack((brightness, contrast, saturation)).gather(0, drawn)
+    factors = factors.new_ones(4, len(hue)).scatter_(0, own, factors)
     shares = torch.stack(
         (factors, (1 - factors) * (operations == SATURATION), (1 - factors) * (operations == CONTRAST))
     )
-    shares, turns = to_device(shares[..., None], images.device), to_device(hue[:, None], images.device)
+    shares, turns = to_device_together(images.device, shares[..., None], hue[:, None])
+    counts = place.bincount(minlength=_NOT_TURNED + 1).tolist()
+    early, late = sum(counts[:2]), sum(counts[:4])
     pieces, start = [], 0
-    for turned_after, count in enumerate(hue_place(hue, order).bincount().tolist()):
-        some = slice(start, start := start + count)
+    for count in [len(images)] if images.is_cuda and not compiled else counts:
+        stop = start + count
+        some, turned = slice(start, stop), iter((range(early), range(early, late)))
         piece = images[some]
-        for step in range(4):
-            if step == turned_after and count:
-                piece = turn_hue(piece, turns[some])
-            if step < 3 and factors[step, some].ne(1).any():
+        for step in _SEQUENCE:
+            if step is None:
+                those = next(turned)
+                first, last = max(start, those.start), min(stop, those.stop)
+                if first == start and last == stop and count:
+                    piece = turn_hue(piece, turns[some])
+                elif first < last:
+                    turn_hue(images[first:last], turns[first:last])
+            elif factors[step, some].ne(1).any():
                 piece = blend(piece, *shares[:, step, some])
         pieces.append(piece)
+        start = stop
     return pieces if compiled else [images]
 
 
@@ -130,16 +148,19 @@ def _turn_hue_(images: Float[Tensor, "n 3 p"], turns: Float32[Tensor, "n 1"]) ->
     memory, which on a CPU is what costs time.
     """
     red, green, blue = images.unbind(1)
-    low, value = torch.minimum(green, blue), torch.maximum(green, blue)
-    torch.minimum(low, red, out=low), torch.maximum(value, red, out=value)
+    if images.is_cuda:
+        low, value = images.amin(dim=1), images.amax(dim=1)
+    else:
+        low, value = torch.minimum(green, blue), torch.maximum(green, blue)
+        torch.minimum(low, red, out=low), torch.maximum(value, red, out=value)
     chroma = value - low
     hue = (green + blue).sub_(red).add_(value).sub_(low, alpha=2).copysign_(green - blue)
     hue.div_(chroma.clamp(min=1e-12)).mul_(1 / 6).add_(turns)  # a gray pixel has no hue, but no chroma either
     hue.sub_(hue.round()).mul_(6)
-    less_red = hue.abs().sub_(1).clamp_(0, 1).mul_(chroma)
-    more_green = (hue + 1).abs_().sub_(1).clamp_(0, 1).mul_(chroma)
-    more_blue = hue.sub_(1).abs_().sub_(1).clamp_(0, 1).mul_(chroma)
-    return torch.stack((value.sub_(less_red), more_green.add_(low), more_blue.add_(low)), dim=1, out=images)
+    torch.stack((hue, hue + 1, hue - 1), dim=1, out=images)
+    images.abs_().sub_(1).clamp_(0, 1).mul_(chroma[:, None])
+    images[:, 0].neg_().add_(value), images[:, 1:].add_(low[:, None])
+    return images
 
 
 def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:
@@ -153,4 +174,4 @@ def _put_(views: Tensor, rows: Tensor, images: Tensor, grayscale: Tensor) -> Non
 def _mean(rows: Float[Tensor, "n p"]) -> Float32[Tensor, "n 1"]:
     """Mean of each row of values in [0, 1], summed as integers: exact, so in whichever order a kernel adds them."""
     total = rows.mul(2**24).round_().sum(dim=1, keepdim=True, dtype=torch.float64)
-    return (total / (2**24 * rows.shape[1])).float()
+    return torch.div(total, 2**24 * rows.shape[1], out=torch.empty_like(total, dtype=torch.float32))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 from torch import Tensor
 
-from ssl_transfer.data.device import to_device
+from ssl_transfer.data.device import to_device, to_device_together
 from ssl_transfer.data.views.compiling import compile_once
 
 CROP_TRIES = 10  # as torchvision's RandomResizedCrop
@@ -58,7 +58,7 @@ def resample(
     reflect: bool = False,
     compiled: bool = False,
 ) -> Float[Tensor, "n c size size"]:
-    """Resize each image's box to ``size``, mirrored where ``flip`` is set, in [0, 1] up to rounding.
+    """Resize each image's box to ``size``, mirrored where ``flip`` is set (both on the CPU), in [0, 1] up to rounding.
 
     Bilinear with antialiasing where a box shrinks: a triangle as wide as the larger of the two pixel grids' steps,
     one axis after the other, as Pillow and torchvision do. With ``reflect`` a box may stick out of its image, which is
@@ -66,11 +66,12 @@ def resample(
     """
     if max(images.shape[2:]) <= size and not reflect:  # no box shrinks, so every output pixel has two taps an axis
         return _enlarge((compile_once(_scaled) if compiled else _scaled)(images), box, flip, size)
+    box, flip = to_device_together(images.device, box, flip)
     return _resize(images, box, flip, size)
 
 
 def _scaled(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    return images.float().div_(255)
+    return images / 255
 
 
 def _enlarge(
@@ -88,6 +89,7 @@ def _enlarge(
     down = torch.arange(size, device=box.device)
     along = torch.where(flip[:, None], size - 1 - down, down)
     x, y = places(box[:, 1], box[:, 3], along, width), places(box[:, 0], box[:, 2], down, height)
+    x, y = to_device_together(images.device, x, y)  # worked out on the CPU, since they are few
     grid = torch.stack((x[:, None].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)), dim=3)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 

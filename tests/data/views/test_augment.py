@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 from torchvision.transforms import v2
 
 from ssl_transfer.catalog.presets import PRESETS
-from ssl_transfer.data.views.augment import Augment
+from ssl_transfer.data.views.augment import Augment, make_views, together
 from ssl_transfer.data.views.color import JITTER_ORDERS
 from tests.reference import augment as reference
 
@@ -108,6 +108,16 @@ def test_a_view_does_not_depend_on_its_batch(photographs, channels, size):
         assert torch.equal(alone[0], together[row])
     some = augment(images[index[:37]], **ADDRESS, index=index[:37])
     assert torch.equal(some, together[:37])
+
+
+def test_several_views_of_a_batch_may_be_applied_as_one(photographs):
+    images, first, second = photographs[:40], Augment(32, **EVERYTHING), Augment(32, **EVERYTHING | dict(blur=0.0))
+    assert first.form == second.form and first.form != Augment(24, **EVERYTHING).form
+    drawn = [draw(augment, images, view=view) for view, augment in enumerate((first, second))]
+    expected = [augment.apply(images, some) for augment, some in zip((first, second), drawn, strict=True)]
+    assert torch.equal(first.apply(images, together(drawn)), torch.cat(expected))
+    address = dict(seed=0, epoch=3, index=torch.arange(40))
+    assert torch.equal(torch.cat(make_views((first, second), images, **address)), torch.cat(expected))
 
 
 @pytest.mark.parametrize("change", [dict(seed=1), dict(epoch=4), dict(view=0), dict(index=torch.arange(1, 121))])
