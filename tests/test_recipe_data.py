@@ -90,7 +90,8 @@ def test_a_broken_photo_is_named_and_may_be_skipped(photos):
     asked = ["train.steps=1", "score=[]"]
     with pytest.raises(UserError, match=r"1 of 50 images cannot be decoded: .*7\.jpg .*data\.on_error=skip"):
         recipe.run(config.load(photos / "photos.yaml", asked))
-    recipe.run(config.load(photos / "photos.yaml", [*asked, "data.on_error=skip"]))
+    folder = recipe.run(config.load(photos / "photos.yaml", [*asked, "data.on_error=skip"]))
+    assert runs.read_info(folder).images["taken"] == 49
 
 
 def test_images_may_stay_unchecked_until_they_are_met(photos):

@@ -155,7 +155,7 @@ class Relational(FromSeveral):
         """The loss of the section's kind."""
         from ssl_transfer import losses
 
-        arguments = self.model_dump(exclude={"kind", *FromSeveral.model_fields})
+        arguments = self.model_dump(exclude=set(FromSeveral.model_fields))
         weight = arguments.pop("weight")
         loss = partial(getattr(losses, self.kind), **arguments)
         return self.relational(inputs, loss, weight=weight, tell_images=self.needs_images)
