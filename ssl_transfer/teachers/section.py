@@ -50,7 +50,7 @@ class Teacher(Section):
     ``file`` is the home folder.
     """
 
-    recipe: "Recipe | None" = None
+    recipe: "Recipe | None" = None  # it is trained first, unless that is done; a path, or a recipe in place
     checkpoint: Location | None = None  # a run folder, or one written by export
     timm: Annotated[str, AfterValidator(_located)] | None = (
         None  # pretrained; also hf-hub:OWNER/NAME and local-dir:FOLDER
@@ -60,11 +60,11 @@ class Teacher(Section):
     format: Annotated[str, AfterValidator(_known_format)] | None = None  # of the file; null and auto: by its names
     prefix: str | None = None  # the dotted name in the file below which the backbone's weights are; null: looked for
     backbone: str | None = None  # timm's name of the network in the file
-    stem: Literal["default", "cifar"] | None = None
-    mean: Mean | None = None
-    std: Deviation | None = None
-    image_size: Count | None = None
-    output: Literal["features", "projection", "embedding", "logits"] = "features"
+    stem: Literal["default", "cifar"] | None = None  # of the network in the file, as model.stem
+    mean: Mean | None = None  # of pixels from 0 to 1, by color; null: what its source says
+    std: Deviation | None = None  # standard deviation likewise
+    image_size: Count | None = None  # side in pixels to which the teacher's images are brought; likewise
+    output: Literal["features", "projection", "embedding", "logits"] = "features"  # what is transferred
     memory: Literal["none", "float16", "float32"] | None = None  # of fixed views; null: float16
     weight: Positive | None = None  # of one among several, whose weights are divided by their sum; null: 1
 

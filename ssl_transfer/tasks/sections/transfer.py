@@ -37,7 +37,7 @@ class Transfer(TaskSection):
     takes_several: ClassVar[bool] = False  # teachers; others are brought to the width or the maps of one
 
     teacher: Teachers  # one, or a list of several
-    labels: TrueOrLeftOut | None = None
+    labels: TrueOrLeftOut | None = None  # true: also learn the labels, by cross entropy
     cross_entropy: NotNegative | None = None  # its weight beside the transfer's
 
     @classmethod
@@ -168,8 +168,8 @@ class Relaxed(Relational):
 
     weight: Positive = 1.0  # LabelRelaxation: the only loss
     sigma: Positive | None = None  # the width of a Gaussian affinity, 1 in the paper
-    delta: Positive = 1.0
-    affinity: Literal["standardized", "gaussian", "contextual"] = "standardized"
+    delta: Positive = 1.0  # relative distance up to which pairs that are not alike are pushed apart
+    affinity: Literal["standardized", "gaussian", "contextual"] = "standardized"  # docs/losses.md; the paper: gaussian
     neighbors: Neighbors = 10  # of the contextual affinity
 
     @rule
@@ -199,8 +199,8 @@ class RelaxedMultiSimilarity(Relaxed):
     """The relaxed multi-similarity loss of the authors' code."""
 
     kind: Literal["relaxed_multi_similarity"]
-    alpha: Positive = 1.0
-    beta: Positive = 2.0
+    alpha: Positive = 1.0  # sharpness of the pull, by which distances are multiplied
+    beta: Positive = 2.0  # sharpness of the push, likewise
 
 
 class PKT(Relational):
@@ -217,9 +217,9 @@ class DarkRank(Relational):
 
     kind: Literal["dark_rank"]
     weight: Positive = 1.0  # LabelRelaxation
-    alpha: Positive = 3.0
+    alpha: Positive = 3.0  # by which powers of distances are multiplied
     beta: Annotated[Positive, Field(ge=1)] = 3.0  # below 1 the gradient is infinite at a distance of zero
-    length: Count = 4
+    length: Count = 4  # nearest neighbors whose order is learned
 
     @property
     def rows_needed(self) -> int:
@@ -269,9 +269,9 @@ class SEED(Transfer):
 
     kind: Literal["seed"]
     weight: Positive = 1.0  # the only loss of SEED
-    queue_size: Count = 65536
-    student_temperature: Temperature = 0.2
-    teacher_temperature: Temperature = 0.01
+    queue_size: Count = 65536  # embeddings of the teacher from earlier steps
+    student_temperature: Temperature = 0.2  # the student's cosines are divided by it
+    teacher_temperature: Temperature = 0.01  # likewise
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
         """See :class:`ssl_transfer.tasks.transfer.SEED`."""
@@ -298,10 +298,10 @@ class CRD(Transfer):
 
     kind: Literal["crd"]
     weight: Positive = 1.0  # LabelRelaxation; RepDistiller 0.8
-    width: Count = 128
-    negatives: Count = 4096
-    temperature: Temperature = 0.07
-    momentum: BelowOne = 0.5
+    width: Count = 128  # of the embeddings that are compared
+    negatives: Count = 4096  # images of the whole data set that each is told from
+    temperature: Temperature = 0.07  # products of embeddings are divided by it
+    momentum: BelowOne = 0.5  # share that a remembered embedding keeps when its image is seen again
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
         """See :class:`ssl_transfer.tasks.transfer.CRD`."""
@@ -337,7 +337,7 @@ class SoftTargets(Transfer):
 
     kind: Literal["soft_targets"]
     weight: Positive = 0.9  # RepDistiller, beside 0.1 of cross entropy
-    temperature: Temperature = 4.0
+    temperature: Temperature = 4.0  # logits are divided by it
 
     def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
         """See :class:`ssl_transfer.tasks.transfer.SoftTargets`."""
