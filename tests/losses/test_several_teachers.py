@@ -34,7 +34,7 @@ def averaged(relation, teachers: list[Tensor]) -> Tensor:
 
 def test_of_the_relaxed_contrastive_loss_it_is_the_loss_of_the_mean_affinities(rows):
     student, teachers = rows
-    mean = averaged(lambda teacher: twin.gaussian_affinity(teacher, 1.0), teachers)
+    mean = averaged(twin.standardized_affinity, teachers)
     found = value_and_gradient(mean_of_losses(losses.relaxed_contrastive), student, teachers)
     expected = value_and_gradient(lambda s: twin.relaxed_contrastive(s, None, affinity=mean), student)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
@@ -43,7 +43,7 @@ def test_of_the_relaxed_contrastive_loss_it_is_the_loss_of_the_mean_affinities(r
 def test_of_the_relaxed_multi_similarity_loss_it_is_at_most_that(rows):
     student, teachers = rows
     image = two_views(student)
-    mean = averaged(lambda teacher: twin.gaussian_affinity(teacher, 1.0), teachers)
+    mean = averaged(twin.standardized_affinity, teachers)
     found = mean_of_losses(lambda s, t: losses.relaxed_multi_similarity(s, t, image))(student, teachers)
     limit = twin.relaxed_multi_similarity(student, None, image, affinity=mean)
     assert 0.9 * limit < found < limit  # a logarithm of the affinities is concave

@@ -74,8 +74,8 @@ def relaxed_contrastive(student, teacher, *, delta=1.0, affinity=None) -> Tensor
     return total / n
 
 
-def relaxed_multi_similarity(student, teacher, image, *, delta=1.0, alpha=1.0, beta=2.0) -> Tensor:
-    w = standardized_affinity(teacher)
+def relaxed_multi_similarity(student, teacher, image, *, delta=1.0, alpha=1.0, beta=2.0, affinity=None) -> Tensor:
+    w = standardized_affinity(teacher) if affinity is None else affinity
     d = relative_distances(student)
     n, total = len(student), student.new_zeros(())
     for i in range(n):
