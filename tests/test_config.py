@@ -213,6 +213,13 @@ CONTRADICTIONS = {
         (["data.image_size=8"], "the images of digits have their size: leave out image_size"),
         (["data.dataset=cub"], "dataset cub needs image_size"),
     ],
+    "_only_what_was_checked_is_skipped": [
+        (["data.unchecked=true"], "digits is always held in memory: leave out unchecked"),
+        ([*FILES, "data.unchecked=true", "data.on_error=skip"], "on_error: skip needs to know which images are broken"),
+    ],
+    "_only_shards_have_an_address": [
+        (["data.root=s3://bucket/digits"], "is an address, which is for dataset webdataset")
+    ],
     "_only_files_are_decoded_as_needed": [(["data.resident=false"], "digits is always held in memory")],
     "_a_view_is_no_larger_than_the_image": [
         ([*FILES, "data.crop_size=33"], "crop_size is 33 but image_size only 32"),
@@ -644,11 +651,13 @@ def test_a_word_that_looks_like_something_else_is_read_back_as_it_was_written(wo
     assert config.parse(written) == yaml.safe_load(written) == {"a": word}
 
 
-def test_validation_loads_no_torch():
+def test_mistakes_in_a_recipe_are_found_before_torch_is_loaded():
+    """Only then does validate load what knows the names of networks."""
     code = (
-        "import sys; from ssl_transfer import cli; "
-        f"cli.main(['validate', {str(ROOT / 'recipes/digits/transfer.yaml')!r}]); "
-        "sys.exit(' '.join({'torch', 'timm', 'lightly', 'torchvision'} & set(sys.modules)) or 0)"
+        "import sys; from ssl_transfer import cli\n"
+        f"try: cli.main(['validate', {str(ROOT / 'recipes/digits/transfer.yaml')!r}, 'optim.lrr=3'])\n"
+        "except SystemExit as error: code = error.code\n"
+        "sys.exit(' '.join({'torch', 'timm', 'lightly', 'torchvision'} & set(sys.modules)) or code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2 and "did you mean 'lr'?" in done.stderr, done.stderr
