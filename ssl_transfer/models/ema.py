@@ -58,4 +58,4 @@ class MomentumEncoder(nn.Module):
         own: list[Tensor] = list(self.module.parameters())
         theirs: list[Tensor] = list(model.parameters())
         torch._foreach_mul_(own, momentum)
-        torch._foreach_add_(own, torch._foreach_mul(theirs, 1 - momentum))
+        torch._foreach_add_(own, theirs, alpha=1 - momentum)
