@@ -24,7 +24,13 @@ def fake_run(
     (folder / "recipe.yaml").write_text(config.dump(loaded))
     runs.write_info(folder, runs.RunInfo(config.identity_hash(loaded), 10, 10, 5.0, 200.0, finished=True))
     scores = [
-        {"model": model, "metric": metric, "value": value, "protocol": {"layer": "features"} | protocol}
+        {
+            "model": model,
+            **({"role": "teacher"} if model.startswith("teacher ") else {}),
+            "metric": metric,
+            "value": value,
+            "protocol": {"layer": "features"} | protocol,
+        }
         | {"sd": None, "n": None}
         for model, row in rows.items()
         for metric, value in row.items()

@@ -206,7 +206,9 @@ def test_each_of_several_teachers_is_examined(digits_file, capsys):
     given = yaml.safe_load(path.read_text())
     wrong = given["teacher"] | {"mean": [0.0], "std": [1.0]}
     path.write_text(yaml.safe_dump(given | {"teacher": [given["teacher"], wrong]}))
-    main(["doctor", str(path), "train.cpu_threads=1", "--images", "50"])
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", str(path), "train.cpu_threads=1", "--images", "50"])
+    assert left.value.code == 1  # of the second
     first, second = capsys.readouterr().out.split("teacher 2: tiny_convnet of net.pth, output features")
     assert first.startswith("teacher 1: tiny_convnet of net.pth") and "wrongly normalized" not in first
     assert "! The images look wrongly normalized" in second and "50 training images of digits" in second

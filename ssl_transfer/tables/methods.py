@@ -39,17 +39,15 @@ def labels(found: Sequence[Settings]) -> list[str]:
     Runs that differ in seeds alone get equal labels, and only they do.
     """
     methods = [settings.without_seeds() for settings in found]
-    shown = ["task.kind"]
+    counts = {method.get("task.teachers", 1) for method in methods}
+    shown = ["task.kind", *(["task.teachers"] if len(counts) > 1 else [])]  # one and one of several share no key
     while True:
         names = [_label(method, shown) for method in methods]
         first: dict[str, Settings] = {}
         for name, method in zip(names, methods, strict=True):
             known = first.setdefault(name, method)
             if known != method:
-                differ = {key for key in {*known, *method} if known.get(key) != method.get(key)}
-                if "task.teachers" in differ:  # which says enough: one teacher and one of several share no key
-                    differ = {key for key in differ if not key.startswith("task.teacher.")}
-                shown += sorted(differ)
+                shown += sorted(key for key in {*known, *method} if known.get(key) != method.get(key))
                 break
         else:
             return names

@@ -106,10 +106,13 @@ def test_a_teacher_that_is_a_recipe_is_known_when_it_is_trained(folder):
 def test_each_of_several_teachers_has_a_fingerprint_of_its_own(folder):
     for name in ("first", "second"):
         (folder / name).mkdir()
+        (folder / name / "config.json").write_bytes(b"config")
         (folder / name / "model.safetensors").write_bytes(name.encode())
     task = f"task={{kind: rkd, teacher: [{{checkpoint: {folder}/first}}, {{checkpoint: {folder}/second}}]}}"
     known = found(folder, NO_FILES, task)
-    assert known == {"teacher 1 weights": of(b"first"), "teacher 2 weights": of(b"second")}
+    assert known == {
+        f"teacher {number} weights": of(b"config", name) for number, name in ((1, b"first"), (2, b"second"))
+    }
     (folder / "second" / "model.safetensors").write_bytes(b"trained anew")
     with pytest.raises(UserError, match="was made from other teacher 2 weights than the recipe now finds"):
         found(folder, NO_FILES, task, known=known)

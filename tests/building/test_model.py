@@ -66,7 +66,7 @@ def test_what_a_task_adds_to_the_networks_is_a_function_of_the_seed(seed):
         untrained(recipe, ModelSpec(name, "default", 1, 8, (0.3,), (0.4,)))
         for name in ("cifar_resnet8", "tiny_convnet")
     )
-    task = build_task(recipe, student, teacher, images_of(1), steps_per_epoch=1)
+    task = build_task(recipe, student, [teacher], images_of(1), steps_per_epoch=1)
     torch.manual_seed(seed + 1)
     adapter = nn.Linear(student.num_features, teacher.num_features)
     assert torch.equal(task.adapter.weight, adapter.weight)
