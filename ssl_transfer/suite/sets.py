@@ -1,4 +1,4 @@
-"""The data sets of a suite, each opened with its official splits."""
+"""The data sets of a suite, each opened with its splits."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

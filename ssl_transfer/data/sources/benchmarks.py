@@ -1,4 +1,4 @@
-"""The data sets of transfer benchmarks in the layouts they are published in, with their official splits.
+"""The data sets of transfer benchmarks in the layouts they are published in.
 
 Which splits there are, and how to get a data set, is said by :mod:`ssl_transfer.catalog.benchmarks`.
 """

@@ -14,6 +14,7 @@ from ssl_transfer.data import load_images
 from ssl_transfer.data.sources.benchmarks import VOC_CLASSES, voc_presence
 from ssl_transfer.data.sources.joined import join
 from tests.data.sources import layouts
+from tests.test_config import ROOT
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -56,6 +57,15 @@ def test_every_set_of_files_has_a_miniature():
     arrays = {"cifar10", "cifar100", "digits", "stl10", "svhn"}
     assert set(layouts.LAYOUTS) == {*EXPECTED, "voc2007"} == set(BENCHMARKS) - arrays
     assert all(name in BENCHMARKS for names in SUITES.values() for name in names)
+
+
+def test_the_page_says_of_every_set_what_the_catalog_says():
+    rows = [line for line in (ROOT / "docs" / "suite.md").read_text(encoding="utf-8").splitlines() if "](http" in line]
+    for name, known in BENCHMARKS.items():
+        images = " | ".join(f"{n:,}" if n else "" for n in (known.train, known.val, known.test))
+        (row,) = [row for row in rows if row.startswith(f"| `{name}` |")]
+        assert row.startswith(f"| `{name}` | {known.title} | {known.classes} | {images} | {known.measure} |")
+        assert row.endswith(f"| [{known.licence}]({known.page}) |")
 
 
 @pytest.mark.parametrize("name", sorted(layouts.LAYOUTS))
