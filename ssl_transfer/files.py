@@ -202,7 +202,8 @@ def _locked(folder: Path, *, required: bool = True) -> Iterator[None]:
 
 def _json_hash(content: Mapping[str, Any], unchecked: Collection[str]) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of a JSON object, whatever the order of its keys."""
-    checked = {key: value for key, value in content.items() if key not in unchecked}
+    # As it is read back: JSON's keys are text, and numbers sort in another order.
+    checked = json.loads(json.dumps({key: value for key, value in content.items() if key not in unchecked}))
     return hashlib.sha256(json.dumps(checked, sort_keys=True).encode()).hexdigest()[:16]
 
 

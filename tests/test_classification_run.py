@@ -112,7 +112,7 @@ def test_labels_bring_repdistillers_weights_by_kind_and_the_teachers_logits_to_s
     assert (task.weight, task.cross_entropy, task.teacher.output) == (0.9, 0.1, "logits")
     other = load(student, "task.kind=rkd").task
     assert (other.distance_weight, other.angle_weight, other.cross_entropy) == (25.0, 50.0, 1.0)
-    assert other.task.teacher.output == "features"
+    assert other.teacher.output == "features"
     assert load(student, "task.cross_entropy=0.5").task.cross_entropy == 0.5
     assert load(student, "task.kind=pkt", "task.weight=7").task.weight == 7
 

@@ -26,7 +26,16 @@ class LinearProbe(ScoreSection):
     learned_from = "train"
     reads_training_features = True
     probe = "linear"
-    protocol_keys = ("protocol", "normalization", "n_held_out", "n_classifiers", "folds", "epochs", "augment")
+    protocol_keys = (
+        "protocol",
+        "measure",
+        "normalization",
+        "n_held_out",
+        "n_classifiers",
+        "folds",
+        "epochs",
+        "augment",
+    )
 
     kind: Literal["linear_probe"] = "linear_probe"
     protocol: Literal["lbfgs", "kornblith", "sgd", "augmented"] = Field(

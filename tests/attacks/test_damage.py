@@ -130,7 +130,9 @@ def test_a_damaged_file_of_a_stopped_run(unbroken, stopped, tmp_path, damage):
         damage(made / name)
         ended = call(made, *RUN)
         harmless = {"student/metrics.jsonl", "student/report.html"} if name.endswith("metrics.jsonl") else set()
-        if harmless and ended.code == 0:
+        if name == str(memory):  # rows that no step asks for again are not looked at
+            harmless = {str(memory.relative_to("runs"))}
+        elif harmless and ended.code == 0:
             assert "has lost" in ended.said or not set(different(made / "runs", unbroken / "runs")), (name, ended)
         judge(ended, made / "runs", unbroken / "runs", name.removeprefix("runs/"), harmless)
 

@@ -80,7 +80,7 @@ def recipe_of(name: str, folder: Path, backbone: str) -> dict[str, Any]:
 def prepare(folder: Path) -> None:
     """Sixteen images for each of two epochs' batches, and a teacher that nobody trained."""
     import torch
-    from torchvision.io import write_png
+    from torchvision.transforms.v2.functional import to_pil_image
 
     from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 
@@ -88,7 +88,9 @@ def prepare(folder: Path) -> None:
     for number in range(32):
         place = folder / "images" / "train" / "abcd"[number % 4]
         place.mkdir(parents=True, exist_ok=True)
-        write_png(torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8), str(place / f"{number}.png"))
+        to_pil_image(torch.randint(256, (3, 32, 32), generator=generator, dtype=torch.uint8)).save(
+            place / f"{number}.png"
+        )
     spec = ModelSpec("cifar_resnet8", "default", 3, 32, (0.5,) * 3, (0.25,) * 3, head=HeadSpec("embedding", 16))
     save_model(folder / "teacher", build_model(spec), spec)
 

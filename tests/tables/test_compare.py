@@ -191,7 +191,7 @@ def test_every_key_of_every_protocol_is_known_to_be_one_or_not_to_be_one():
     from tests.scores.subjects import EVERY_KIND, kinds, scores_of
 
     noted = {"seed", "weights", "width", "preprocessing", "teacher", "epoch", "data"}  # data: as dataset
-    found = {"strength", "rate", "held_out_accuracy", "at_grid_edge", "converged"}
+    found = {"strength", "penalty", "rate", "held_out", "held_out_accuracy", "at_grid_edge", "converged"}
     taken = scores_of("student (small)", 1, kinds(*EVERY_KIND))
     assert len({score.protocol["probe"] for score in taken}) >= 7
     for score in taken:
