@@ -203,7 +203,8 @@ def device_name(device: torch.device) -> str:
     """The name of the GPU, or the architecture of the processor and the number of threads in use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{device.type} ({platform.machine()}, {threads} {'thread' if threads == 1 else 'threads'})"
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psutil
+import torch
 import torch.distributed as dist
 
 from ssl_transfer import config
@@ -47,7 +48,9 @@ def refuse_other_ways() -> None:
 
 
 def notices() -> Iterator[str]:
-    """What the launcher was asked for and this run does not do, a line each."""
+    """What the machine has, or the launcher was asked for, and this run does not use, a line each."""
+    if torch.backends.mps.is_available():
+        yield "this run computes on the CPU: Apple's GPU (MPS) is not used"
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision != "no":
         yield f"accelerate's mixed precision {precision} is not used: the recipe's train.precision decides"

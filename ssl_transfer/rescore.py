@@ -138,7 +138,11 @@ def rescore(
             with user_mistakes():
                 write_details(folder, shown, seed=recipe.seed)
         if keep:
-            scores, about = _with_others(scores, about, runs.read_scores(folder))
+            before = runs.read_scores(folder)
+            dropped = _of_other_images(scores, about, before)
+            if dropped:
+                context.say(f"these scores of other images are no longer in scores.json: {', '.join(dropped)}")
+            scores, about = _with_others(scores, about, before)
         # The scores last: where they are, the run is complete, and nobody would write the report again.
         write_report(folder, runs.as_read(scores, about))
         runs.write_scores(folder, scores, about)
@@ -170,13 +174,25 @@ def _with_others(
     scores: list[Score], about: dict[str, Any], before: runs.RunScores | None
 ) -> tuple[list[Score], dict[str, Any]]:
     """The scores with those columns of ``before`` that are not among them, and what was asked for with those, too."""
-    if before is None or before.about.get("fingerprints") != about["fingerprints"]:
+    if before is None or not _same_images(about, before):
         return scores, about
     taken = {score.metric for score in scores}
     others = [score for score in before.scores if score.metric not in taken]
     kinds = [(kind, set(kind.columns())) for kind in _ASKED.validate_json(json.dumps(before.about.get("asked", [])))]
     asked = [kind.model_dump(mode="json") for kind, columns in kinds if not columns & taken]
     return [*others, *scores], {**about, "asked": [*asked, *about["asked"]]}
+
+
+def _of_other_images(scores: list[Score], about: dict[str, Any], before: runs.RunScores | None) -> list[str]:
+    """The columns of ``before`` that cannot be beside those of ``scores``, since their images are others."""
+    if before is None or _same_images(about, before):
+        return []
+    taken = {score.metric for score in scores}
+    return [metric for metric in dict.fromkeys(score.metric for score in before.scores) if metric not in taken]
+
+
+def _same_images(about: dict[str, Any], before: runs.RunScores) -> bool:
+    return bool(before.about.get("fingerprints") == about["fingerprints"])
 
 
 def _count_models(recipe: config.Recipe, images: Images) -> int:

@@ -88,6 +88,12 @@ def test_what_the_launcher_was_asked_for_and_is_not_done_is_said(load, monkeypat
     assert capsys.readouterr().out == ""
 
 
+def test_a_gpu_of_apple_that_is_not_used_is_said(load, monkeypatch, first_of_the_process, capsys):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert Context.start(load()).device.type == "cpu"
+    assert capsys.readouterr().out == "this run computes on the CPU: Apple's GPU (MPS) is not used\n"
+
+
 def test_another_recipe_has_its_own_arithmetic_and_leaves_it_behind(load):
     def products():
         return [torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision]

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,29 @@ def test_a_run_on_a_part_of_the_images_is_scored_by_that_part(run, tmp_path, pro
     (found,) = program("knn --k 5", folder)
     assert found["protocol"]["n_train"] == 900
     assert found == expected | {"model": str(folder), "role": "other"}
+
+
+@pytest.mark.slow
+def test_scores_of_other_kinds_stay_beside_new_ones_and_those_of_other_images_go_by_name(tmp_path, capsys):
+    asked, other = (f"score=[{{kind: knn, k: {k}, weighted: false}}]" for k in ([5, 9], [7]))
+    small = [f"train.runs={tmp_path}", "train.steps=1", "data.batch_size=32", "data.images=64"]
+    folder = recipe.run(config.load(ROOT / "recipes" / "digits" / "simclr.yaml", [*small, asked]))
+
+    def columns() -> dict[str, list[dict]]:
+        scores = runs.read_scores(folder).scores
+        return {score.metric: [asdict(one) for one in scores if one.metric == score.metric] for score in scores}
+
+    before = columns()
+    assert len(before) == 2
+    rescore(config.load(folder / "recipe.yaml", [other]), folder, keep=True)
+    (new,) = columns().keys() - before.keys()
+    assert {metric: scores for metric, scores in columns().items() if metric != new} == before
+    assert "no longer" not in capsys.readouterr().out
+
+    rescore(config.load(folder / "recipe.yaml", [other, "data.images=60"]), folder, keep=True)
+    assert list(columns()) == [new]
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "no longer in scores.json" in line]
+    assert said == f"these scores of other images are no longer in scores.json: {', '.join(before)}"
 
 
 MISTAKES = [

@@ -80,7 +80,14 @@ def _filled(
     if context.machine.count > 1:
         shares.append((accelerator.local_process_index, processes_here()))
     for share in shares:
-        seen += memory.fill(batches, _in_precision(taught, context), share=share, before_each=check_stop)
+        seen += memory.fill(
+            batches,
+            _in_precision(taught, context),
+            share=share,
+            before_each=check_stop,
+            title=f"remembering {called}",
+            console=context.console,
+        )
         meet()  # however much slower another machine is
     if context.machine.first:
         memory.mark_whole()

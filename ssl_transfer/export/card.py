@@ -129,11 +129,14 @@ def _scores(run: Path) -> str:
         return "None were taken."
     table = found.table
     rows = [[model, *(_percent(score) for score in table.row(model))] for model in table.models]
-    taken = {metric: explain([score for score in found.scores if score.metric == metric]) for metric in table.metrics}
+    taken: dict[str, str] = {}  # by the sentence, which several metrics may share
+    for metric in table.metrics:
+        sentence = explain([score for score in found.scores if score.metric == metric])
+        taken[sentence] = f"{taken[sentence]}, {metric}" if sentence in taken else metric
     return (
         _table(["%", *table.metrics], rows)
         + f"\n\nTaken on {found.about['date']}, on `{found.about['dataset']}`:\n\n"
-        + _bullets(taken)
+        + _bullets({metrics: sentence for sentence, metrics in taken.items()})
     )
 
 

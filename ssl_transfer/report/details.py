@@ -229,10 +229,11 @@ def _size(network: "nn.Module", images: "Images") -> Size:
             network(batch)
             wait()
             seconds.append(time.perf_counter() - start)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    on_cpu = f"{threads} CPU {'thread' if threads == 1 else 'threads'}"
     return Size(
         weights=sum(weight.numel() for weight in network.parameters()),
         macs=counter.get_total_flops() // 2,
         images_per_second=len(batch) / median(seconds),
-        device=name,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else on_cpu,
     )

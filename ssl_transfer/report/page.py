@@ -140,14 +140,20 @@ def _verdict(table: ScoreTable, details: Details, info: runs.RunInfo) -> list[_R
             share = details.sizes[own].weights / details.sizes[teachers[0]].weights
             text += f", with {100 * share:.3g} % of its weights"
         remarks.append(_Remark(text + "."))
+    before = _pairs(table, own, "untrained")
+    if not kept and table.role(own) == "student" and before:
+        agreed = [f"{mine.metric} {mine.percent} (before training {other.percent})" for mine, other in before]
+        remarks.append(_Remark(f"How far the student agrees with its teacher, in %: {', '.join(agreed)}."))
     for role, words in (("untrained", "the same network before training"), ("raw pixels", "raw pixels")):
+        pairs = _pairs(table, own, role)
         worse = [
             f"{score.metric} ({mine.percent} against {score.percent})"
-            for mine, score in _pairs(table, own, role)
+            for mine, score in pairs
             if _is_worse(mine, score)
         ]
         if worse:
-            remarks.append(_Remark(f"It is worse than {words} in {', '.join(worse)}.", bad=role == "untrained"))
+            bad = role == "untrained" or len(worse) == len(pairs)
+            remarks.append(_Remark(f"It is worse than {words} in {', '.join(worse)}.", bad=bad))
     return remarks
 
 

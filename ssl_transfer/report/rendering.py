@@ -18,22 +18,26 @@ def rendered(template: str, content: dict[str, Any]) -> str:
 
 
 def protocols(table: ScoreTable) -> list[dict[str, Any]]:
-    """For every metric how it was taken in words, what its models have in common, and a table of what they have not."""
-    taken = []
+    """For every metric how it was taken in words, what its models have in common, and a table of what they have not.
+
+    Metrics in a row that were taken in the same way are one entry, under their names.
+    """
+    taken: list[dict[str, Any]] = []
     for metric in table.metrics:
         found = [score for score in table.scores if score.metric == metric]
         keys = dict.fromkeys(key for score in found for key in score.protocol)
         texts = {key: [_text(score.protocol.get(key)) for score in found] for key in keys}
         shared = {key: values[0] for key, values in texts.items() if len(set(values)) == 1}
-        taken.append(
-            {
-                "metric": metric,
-                "sentence": scores.explain(found),
-                "shared": {key.replace("_", " "): value for key, value in shared.items()},
-                "models": [score.model for score in found],
-                "own": {key.replace("_", " "): values for key, values in texts.items() if key not in shared},
-            }
-        )
+        how = {
+            "sentence": scores.explain(found),
+            "shared": {key.replace("_", " "): value for key, value in shared.items()},
+            "models": [score.model for score in found],
+            "own": {key.replace("_", " "): values for key, values in texts.items() if key not in shared},
+        }
+        if taken and taken[-1] == how | {"metric": taken[-1]["metric"]}:
+            taken[-1]["metric"] += f", {metric}"
+        else:
+            taken.append({"metric": metric, **how})
     return taken
 
 

@@ -29,7 +29,7 @@ def draw_views(batches: Batches, path: Path, *, images: int = 8, view_ids: int =
     index = batches.index(0)[:images]
     pixels = batches.images.pixels[index.to(batches.images.pixels.device)]
     columns, titles = [pixels.float() / 255], ["image"]
-    word = "id" if batches.fixed_views else "epoch"
+    word = "version" if batches.fixed_views else "epoch"
     for view_id in range(min(view_ids, batches.fixed_views or view_ids)):
         columns += batches.views_of(pixels, index, view_id)
         titles += [f"{word} {view_id} view {view}" for view in range(len(batches.views))]

@@ -22,11 +22,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64
+from rich.console import Console
 from torch import Tensor
 
 from ssl_transfer.data import Batch, Batches
 from ssl_transfer.data.device import to_device
 from ssl_transfer.files import named, write_text
+from ssl_transfer.progress import Stage
 
 
 class TeacherMemory:
@@ -119,11 +121,13 @@ class TeacherMemory:
         *,
         share: tuple[int, int] = (0, 1),
         before_each: Callable[[], None] = lambda: None,
+        title: str = "",
+        console: Console | None = None,
     ) -> int:
         """Compute what is missing of the ``share`` (which, of how many) and return how many views the teacher saw.
 
         ``teacher`` is given as many views at a time as in training. ``before_each`` is called before each such part and
-        may raise; what was computed stays.
+        may raise; what was computed stays. ``console``, if given, shows under ``title`` how far the work is.
 
         Raises:
             ValueError: an embedding is not finite in the precision of the files, or an image cannot be decoded.
@@ -139,13 +143,18 @@ class TeacherMemory:
             if not bool(self.has(view_id, index).all())
         ]
         seen = 0
-        with closing(images.reader(lambda place: todo[place][1], steps=len(todo))) as pixels_of:
+        to_see = sum(len(index) for _, index in todo) * len(batches.views)
+        with (
+            closing(images.reader(lambda place: todo[place][1], steps=len(todo))) as pixels_of,
+            Stage(title, console, to_see, unit="views", passing=True) as stage,
+        ):
             for place, (view_id, index) in enumerate(todo):
                 before_each()
                 views = batches.views_of(pixels_of(place), index, view_id)
                 with torch.no_grad():
                     self.write(view_id, index, teacher(torch.cat(views)).float())
                 seen += len(views) * len(index)
+                stage.update(seen)
         for file in self._files:
             file.flush()
         return seen

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ssl_transfer import config
+from ssl_transfer import config, progress
 from ssl_transfer.building.teacher_memory import _key, batches_with_teachers, remembered_teachers
 from ssl_transfer.context import Context
 from ssl_transfer.data import Augment, Batches, Images
@@ -89,6 +89,18 @@ def test_each_of_several_teachers_has_a_memory_of_its_own_or_none(tmp_path, caps
     assert batch.remembered[1] is None and len(batch.remembered) == 3
     said = " ".join(capsys.readouterr().out.split())
     assert "remembering teacher 1: " in said and "teacher 3 saw 60 views" in said and "teacher 2" not in said
+
+
+def test_how_many_views_the_teacher_saw_is_shown_while_it_looks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS_BEFORE_FIRST_LINE", 0)
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0)
+    given = recipe_of(f"train.runs={tmp_path}")
+    batches_with_teachers(given, [network()], batches_of(), 6, Context.start(given), lambda: None)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("remembering the teacher  ")]
+    assert [line.split("  ")[1] for line in lines] == [
+        f"{seen}/120 views" for seen in (16, 32, 48, 60, 76, 92, 108, 120)
+    ]
+    assert lines[0].endswith(" left")
 
 
 def test_what_was_computed_before_a_stop_stays(tmp_path, capsys):

@@ -133,6 +133,23 @@ def test_the_verdict_says_what_was_kept_and_what_is_worse_than_nothing(tmp_path)
     assert "It is worse than raw pixels in linear (50.0 against 55.0)." in text
 
 
+def test_without_labels_the_verdict_is_of_the_agreement_and_measures_that_belong_together_are_explained_once(tmp_path):
+    rows = {
+        STUDENT: {"overlap 10": 0.12, "CKA": 0.3},
+        "untrained (cifar_resnet8)": {"overlap 10": 0.11, "CKA": 0.2},
+        "raw pixels": {"overlap 10": 0.16, "CKA": 0.4},
+    }
+    about = {"date": "2026-01-02T03:04:05+00:00"}
+    folder = fake_run(tmp_path / "run", rows, about=about, probe="agreement")
+    page = Page(write_report(folder).read_text())
+    agreed = "overlap 10 12.0 (before training 11.0), CKA 30.0 (before training 20.0)."
+    assert f"How far the student agrees with its teacher, in %: {agreed}" in page.text
+    worse = "overlap 10 (12.0 against 16.0), CKA (30.0 against 40.0)."
+    assert f"Look into this. It is worse than raw pixels in {worse}" in page.text
+    how = page.text.partition("How each number was taken")[2]
+    assert how.split("How alike")[0].strip() == "overlap 10, CKA" and how.count("How alike") == 1
+
+
 def test_the_details_are_on_the_page(folder):
     (folder / "details.json").write_text(json.dumps(asdict(DETAILS)))
     text = write_report(folder).read_text()
