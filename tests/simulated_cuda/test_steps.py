@@ -80,7 +80,9 @@ def test_every_task_runs_on_one_gpu_without_waiting(on_one, name):
 def test_tasks_run_on_two_gpus_without_waiting(on_two, name):
     row = on_two[name]
     assert row["problem"] is None, row["problem"]
-    assert row["waits"] == 0, row["where"]
+    # Every two seconds the processes agree on whether to stop, which a slow machine meets within these few steps.
+    agreeing = sum(count for place, count in row["where"].items() if "training/agreement.py" in place)
+    assert row["waits"] - agreeing == 0, row["where"]
 
 
 def test_two_gpus_take_one_collective_a_pass_for_each_batch_norm(on_two):
