@@ -406,7 +406,8 @@ def _show(given: argparse.Namespace) -> None:
             from ssl_transfer import recipe
 
         recipe.show_views(loaded, given.views)
-        print(f"{given.views} shows some of the training images and their views")
+        images = loaded.data.root if loaded.data.is_of_files else loaded.data.dataset
+        print(f"{given.views} shows images of {images} and their views")
         return
     folder, notice = runs.folder_of(loaded)
     info = runs.read_info(folder)
