@@ -17,7 +17,7 @@ from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Images
 from ssl_transfer.distributed import meet
 from ssl_transfer.errors import machine_limits, user_mistakes
-from ssl_transfer.features.model_features import ModelFeatures, features_of
+from ssl_transfer.features.model_features import ModelFeatures, features_of, shows_pixels
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, load_model
 from ssl_transfer.progress import Rounds
@@ -30,8 +30,6 @@ from ssl_transfer.scores.measuring import measure_all, needed_layers
 from ssl_transfer.scores.score import Score, ScoreTable
 
 _ASKED = TypeAdapter(Scores)
-# The baseline of raw pixels is for images of up to 64 x 64: a probe of larger ones takes longer than all the others.
-RAW_PIXELS = 3 * 64 * 64
 
 
 def check_scores(recipe: config.Recipe, splits: OpenSplits) -> None:
@@ -166,7 +164,7 @@ def _models(
     role: Role = "student" if recipe.teachers else "trained"
     yield _Scored(role, f"{role} ({spec.backbone})", student)
     yield _Scored("untrained", f"untrained ({spec.backbone})", untrained_everywhere(recipe, spec, context))
-    if _shows_pixels(images):
+    if shows_pixels(images):
         yield _Scored("raw pixels", "raw pixels", None)
 
 
@@ -197,11 +195,7 @@ def _same_images(about: dict[str, Any], before: runs.RunScores) -> bool:
 
 def _count_models(recipe: config.Recipe, images: Images) -> int:
     """How many :func:`_models` gives."""
-    return 2 + len(recipe.teachers) + _shows_pixels(images)
-
-
-def _shows_pixels(images: Images) -> bool:
-    return images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS
+    return 2 + len(recipe.teachers) + shows_pixels(images)
 
 
 def _title(recipe: config.Recipe) -> str:

@@ -15,6 +15,14 @@ from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import Features
 from ssl_transfer.probes.checks import check_features
 
+# The baseline of raw pixels is for images of up to 64 x 64: a probe of larger ones takes longer than all the others.
+RAW_PIXELS = 3 * 64 * 64
+
+
+def shows_pixels(images: Images) -> bool:
+    """Whether raw pixels are a baseline for models of these images: they are held, and small."""
+    return images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS
+
 
 @dataclass(frozen=True)
 class ModelFeatures:

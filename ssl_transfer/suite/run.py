@@ -1,7 +1,6 @@
 """``ssl-transfer suite``: models beside their teacher on many data sets."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from ssl_transfer.context import cores_of_process, device_name, join_processes, keep_freed_memory, versions
 from ssl_transfer.distributed import main_process_first, meet
 from ssl_transfer.errors import UserError, one_line, user_mistakes
-from ssl_transfer.features.model_features import ModelFeatures
+from ssl_transfer.features.model_features import ModelFeatures, shows_pixels
 from ssl_transfer.progress import Stage, duration
 from ssl_transfer.report.page import write_report
 from ssl_transfer.report.suite import write_suite_page
@@ -24,7 +23,6 @@ from ssl_transfer.suite.models import Subject, open_subjects
 from ssl_transfer.suite.scoring import Kept, TimeLeft, Watch, features, measure
 from ssl_transfer.suite.sets import SuiteSet, open_set
 
-RAW_PIXELS = 3 * 64 * 64  # of a held image, at most, for the baseline of raw pixels
 _STREAMED_ALONE = 2000  # images up to which processes that decode ahead cost more than they save
 
 
@@ -147,8 +145,8 @@ class _Suite:
             opened, subject = self.units[place]
             seen = self._seen(opened, subject)
             try:
-                with _counted(subject, self._stage(place)):
-                    found = features(subject, seen, self.asked.folder / "features")
+                with self._stage(place) as stage:
+                    found = features(subject, seen, self.asked.folder / "features", stage.advance)
             except ValueError as error:
                 if self.state.num_processes > 1:  # the others wait for this one's part
                     raise UserError(f"{opened.name} cannot be scored, leave it out: {one_line(error)}") from error
@@ -189,25 +187,9 @@ class _Suite:
 
     def _stage(self, place: int) -> Stage:
         opened, subject = self.units[place]
-        own = -(-opened.images // self.state.num_processes)
-        return Stage(f"{opened.name}  {subject.name}", self.console, own, unit="images", passing=True)
+        return Stage(f"{opened.name}  {subject.name}", self.console, opened.images, unit="images", passing=True)
 
 
 def _takes(subject: Subject, opened: SuiteSet) -> bool:
-    """Raw pixels are of small images that are held: of larger ones a probe takes longer than all others together."""
-    images = opened.train
-    return subject.model is not None or (images.resident and images.pixels.shape[1:].numel() <= RAW_PIXELS)
-
-
-@contextmanager
-def _counted(subject: Subject, stage: Stage) -> Iterator[None]:
-    """Inside the block ``stage`` advances by the images that the model is shown."""
-    hook = None
-    if subject.model is not None:
-        hook = subject.model.backbone.register_forward_hook(lambda network, given, output: stage.advance(len(given[0])))
-    try:
-        with stage:
-            yield
-    finally:
-        if hook is not None:
-            hook.remove()
+    """Whether the model is measured on the data set: raw pixels are on some alone."""
+    return subject.model is not None or shows_pixels(opened.train)

@@ -3,12 +3,11 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter
 
 from ssl_transfer import __version__
@@ -28,13 +27,18 @@ NEIGHBORS = 20
 _SCORES = TypeAdapter(list[Score])
 
 
-def features(subject: Subject, opened: SuiteSet, cache: Path) -> ModelFeatures:
+def features(
+    subject: Subject, opened: SuiteSet, cache: Path, advance: Callable[[int], None] = lambda count: None
+) -> ModelFeatures:
     """The features of both splits, from ``cache`` or computed by all processes and kept there.
+
+    ``advance`` is called with numbers of images that are computed.
 
     Raises:
         ValueError: an image cannot be decoded, or a feature is not finite.
     """
-    return features_of(subject.name, subject.model, (opened.train, opened.test), role=subject.role, cache=cache)
+    splits = opened.train, opened.test
+    return features_of(subject.name, subject.model, splits, role=subject.role, cache=cache, advance=advance)
 
 
 def measure(found: ModelFeatures, opened: SuiteSet, probes: Sequence[str]) -> list[Score]:
@@ -95,7 +99,6 @@ class Kept:
 
     def path(self, subject: Subject, opened: SuiteSet, probes: Sequence[str]) -> Path:
         """Where the scores of a model on a data set are kept."""
-        train, test = opened.presence or (torch.empty(0), torch.empty(0))
         key = {
             "features": subject.key,
             "data": [images.fingerprint for images in (opened.train, opened.test)],
