@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import reduce
 from torch import nn
 
 from ssl_transfer import config, runs
@@ -24,7 +23,7 @@ from ssl_transfer.building.teacher import load_teacher
 from ssl_transfer.building.teacher_memory import batches_with_teachers, remembered_teachers
 from ssl_transfer.context import Context, device_name, versions
 from ssl_transfer.data import Batch, Batches, Images
-from ssl_transfer.distributed import synchronize_batch_norm
+from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.doctor import doubts
 from ssl_transfer.errors import Interrupted, UserError, machine_limits, user_mistakes
 from ssl_transfer.models import AveragedModel, EmbeddingModel
@@ -277,7 +276,7 @@ def _fit(
 def _teacher_loss(task: nn.Module, batch: Batch) -> float | None:
     if not isinstance(task, RelationalTransfer) or len(task.teachers) > 1:  # of several none is the student's aim
         return None
-    return reduce(task.teacher_loss(batch).float(), "sum").item()
+    return sum_over_processes(task.teacher_loss(batch)).item()
 
 
 def _scoring_in_words(recipe: config.Recipe, splits: OpenSplits, seconds_of_a_step: float) -> str:

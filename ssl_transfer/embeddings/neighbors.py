@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from ssl_transfer.embeddings.thumbnails import Thumbnails, as_data_url
 from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.files import write_text
 from ssl_transfer.probes.nearest_neighbors import nearest
+from ssl_transfer.report.rendering import rendered
 
 DRAWN = 8  # images that are looked up where none is named
 
@@ -117,12 +117,6 @@ def write_gallery(path: Path, titled: Sequence[tuple[str, Embeddings, Sequence[N
         ValueError, FileNotFoundError: the images cannot be shown (:class:`Thumbnails`).
         OSError: the system refused.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = page.from_string(
-        files("ssl_transfer.embeddings").joinpath("gallery.html.j2").read_text(encoding="utf-8")
-    )
     pictures = {id(table): Thumbnails(table) for _, table, _ in titled}
     _, first, queries = titled[0]
     sections = []
@@ -136,7 +130,8 @@ def write_gallery(path: Path, titled: Sequence[tuple[str, Embeddings, Sequence[N
         ]
         sections.append({"name": one.query.name, "label": label, "picture": as_data_url(shown), "rows": rows})
     made_by = [{"title": title, "images": len(table)} for title, table, _ in titled]
-    write_text(path, template.render(sections=sections, made_by=made_by, metric=metric))
+    content = {"sections": sections, "made_by": made_by, "metric": metric}
+    write_text(path, rendered("gallery.html.j2", content, package="ssl_transfer.embeddings"))
     missing = sum(picture.missing for picture in pictures.values())
     return f"{missing} images are not where they were, and gray in {path}" if missing else None
 

@@ -1,6 +1,5 @@
 """The images behind embeddings, small, to be looked at."""
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image
 from ssl_transfer.data.sources.decode import decode
 from ssl_transfer.embeddings.images import find_images
 from ssl_transfer.embeddings.table import Embeddings
+from ssl_transfer.report.rendering import data_url
 
 _MISSING = 128  # the gray of an image that is not where it was
 
@@ -55,7 +55,7 @@ def as_data_url(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
     """An image as a page can hold it."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_url(file.getvalue(), "jpeg")
 
 
 def _colored(pixels: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "size size 3"]:

@@ -4,7 +4,6 @@ It is taken when a run is scored, from features that scoring has computed anyway
 from the folder alone. Labels are used to color and to count, never to choose.
 """
 
-import base64
 import io
 import logging
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from ssl_transfer.files import write_json
+from ssl_transfer.report.rendering import data_url
 from ssl_transfer.section import reason
 
 if TYPE_CHECKING:
@@ -177,9 +177,9 @@ def _thumbnails(images: "Images", rows: list[int]) -> dict[int, str]:
     for row, pixels in zip(rows, pictures, strict=True):
         picture = to_pil_image(pixels)
         picture.thumbnail((THUMBNAIL, THUMBNAIL))
-        text = io.BytesIO()
-        picture.save(text, format="PNG")
-        found[row] = "data:image/png;base64," + base64.b64encode(text.getvalue()).decode()
+        file = io.BytesIO()
+        picture.save(file, format="PNG")
+        found[row] = data_url(file.getvalue(), "png")
     return found
 
 

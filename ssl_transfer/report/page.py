@@ -3,7 +3,6 @@
 One page that needs nothing else, made of what lies in the folder, so it can be written again at any time.
 """
 
-import base64
 import logging
 import math
 from collections import defaultdict
@@ -17,7 +16,7 @@ from ssl_transfer.errors import UserError
 from ssl_transfer.files import write_text
 from ssl_transfer.progress import duration
 from ssl_transfer.report.details import MAPPED, SHOWN, THUMBNAIL, TIMED_BATCH, VOTES, Details, read_details
-from ssl_transfer.report.rendering import protocols, rendered
+from ssl_transfer.report.rendering import data_url, protocols, rendered
 from ssl_transfer.report.suite import suite_content
 from ssl_transfer.runs.suite_file import FOLDER, read_suite
 from ssl_transfer.scores.score import Score, ScoreTable
@@ -236,7 +235,7 @@ def _plots(path: Path, recipe: config.Recipe, info: runs.RunInfo) -> list[Any]:
 def _data_uri(path: Path) -> str | None:
     """A PNG as part of the page, None where there is none."""
     try:
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        return data_url(path.read_bytes(), "png")
     except FileNotFoundError:
         return None
 

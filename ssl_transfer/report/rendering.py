@@ -1,5 +1,6 @@
 """Templates of this package filled in, and protocols in words."""
 
+import base64
 from importlib.resources import files
 from typing import Any
 
@@ -7,14 +8,19 @@ from ssl_transfer import scores
 from ssl_transfer.scores.score import ScoreTable
 
 
-def rendered(template: str, content: dict[str, Any]) -> str:
-    """A template of this package with ``content`` in it."""
+def rendered(template: str, content: dict[str, Any], *, package: str = "ssl_transfer.report") -> str:
+    """A template of ``package`` with ``content`` in it."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined  # loaded by the process that writes reports alone
 
-    folder = files("ssl_transfer.report")
+    folder = files(package)
     loader = FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8"))
     pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
     return pages.get_template(template).render(content)
+
+
+def data_url(image: bytes, kind: str) -> str:
+    """The file of an image, ``png`` or ``jpeg``, as a page can hold it."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def protocols(table: ScoreTable) -> list[dict[str, Any]]:
