@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from rich.console import Console
@@ -38,7 +37,6 @@ def run_suite(asked: Asked) -> SuiteResults:
     names = asked_for(asked.on)
     state = join_processes()
     if state.device.type == "cpu":
-        torch.set_num_threads(cores_of_process())
         keep_freed_memory()
     console = Console(markup=False, emoji=False) if state.is_main_process else None
     watch = Watch()
