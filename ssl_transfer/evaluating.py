@@ -21,11 +21,12 @@ from ssl_transfer.errors import UserError, user_mistakes
 from ssl_transfer.features.extraction import exact
 from ssl_transfer.features.model_features import ModelFeatures, features_of
 from ssl_transfer.files import write_json
-from ssl_transfer.models import EmbeddingModel, load_foreign, timm_pretrained, torchvision_pretrained
+from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import load_model
 from ssl_transfer.probes import load_feature_file
 from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
+from ssl_transfer.teachers.loading import open_model
 from ssl_transfer.watch import stop_watching
 
 _PUBLISHED = ("timm", "torchvision", "file")
@@ -97,20 +98,20 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
 
 def _published(kind: str, name: str, given: argparse.Namespace) -> EmbeddingModel:
     """A network of a library or another tool, with the preprocessing it was published with."""
-    prepared = {
-        "mean": None if given.mean is None else tuple(given.mean),
-        "std": None if given.std is None else tuple(given.std),
+    prepared: dict[str, Any] = {
+        "mean": given.mean,
+        "std": given.std,
         "image_size": given.input_size,
     }
     if kind == "file":
         if given.backbone is None:
             raise UserError("--file needs --backbone, timm's name of the network in it, for example resnet50")
         named = {"format": given.format, "prefix": given.prefix, "stem": given.stem}
-        model, report = load_foreign(Path(name), backbone=given.backbone, **named, **prepared)
-        if PartialState().is_main_process:
-            print("\n".join(report.lines()), file=sys.stderr)
-        return model
-    return EmbeddingModel({"timm": timm_pretrained, "torchvision": torchvision_pretrained}[kind](name, **prepared))
+        prepared |= {"backbone": given.backbone, **named}
+    model, report = open_model(f"{kind}:{name}", **prepared)
+    if report and PartialState().is_main_process:
+        print("\n".join(report), file=sys.stderr)
+    return model
 
 
 def _own_cache(folder: Path | None) -> Path | None:
