@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def with_checksum(content: Mapping[str, Any], *, unchecked: Collection[str] = ()) -> dict[str, Any]:
     """A JSON object with a hash of all its keys but ``unchecked``: times, in which equal runs differ."""
-    return {**content, CHECKSUM: _json_hash(content, unchecked)}
+    return {**content, CHECKSUM: _hash_of_checked(content, unchecked)}
 
 
 def verified(content: Mapping[str, Any], *, unchecked: Collection[str] = ()) -> dict[str, Any]:
@@ -126,9 +126,19 @@ def verified(content: Mapping[str, Any], *, unchecked: Collection[str] = ()) -> 
         ValueError: it is not what was given.
     """
     own = {key: value for key, value in content.items() if key != CHECKSUM}
-    if content.get(CHECKSUM) not in (None, _json_hash(own, unchecked)):
+    if content.get(CHECKSUM) not in (None, _hash_of_checked(own, unchecked)):
         raise ValueError(f"it is not what was written; if you changed it yourself, remove its key {CHECKSUM}")
     return own
+
+
+def json_hash(content: Any) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of what JSON can hold, whatever the order of keys."""
+    read_back = json.loads(json.dumps(content))  # in which keys are text, and numbers sort in another order
+    return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _hash_of_checked(content: Mapping[str, Any], unchecked: Collection[str]) -> str:
+    return json_hash({key: value for key, value in content.items() if key not in unchecked})
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -198,13 +208,6 @@ def _locked(folder: Path, *, required: bool = True) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _json_hash(content: Mapping[str, Any], unchecked: Collection[str]) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of a JSON object, whatever the order of its keys."""
-    # As it is read back: JSON's keys are text, and numbers sort in another order.
-    checked = json.loads(json.dumps({key: value for key, value in content.items() if key not in unchecked}))
-    return hashlib.sha256(json.dumps(checked, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def take_lock(descriptor: int) -> None:

@@ -1,6 +1,5 @@
 """A network's output for any number of images: decoded ahead, in parts that are kept, so that no work is lost."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from ssl_transfer.data import Images
 from ssl_transfer.data.sources.streaming import StreamedPixels
 from ssl_transfer.features.extraction import exact
+from ssl_transfer.files import json_hash
 from ssl_transfer.models.checkpoint import read_tensors, write_tensors
 from ssl_transfer.probes import extract_features
 
@@ -85,8 +85,7 @@ class KeptParts:
     """
 
     def __init__(self, folder: Path, key: Mapping[str, object], images: int):
-        content = json.dumps(key, sort_keys=True)
-        self.folder = folder / hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.folder = folder / json_hash(key)
         self.slices = [slice(start, min(start + ROWS, images)) for start in range(0, images, ROWS)]
 
     def forget_others(self) -> None:

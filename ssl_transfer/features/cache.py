@@ -1,7 +1,6 @@
 """Features on disk under everything that decides them, so that they are computed once and never stale."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from ssl_transfer.files import CHECKSUM
+from ssl_transfer.files import CHECKSUM, json_hash
 from ssl_transfer.models.checkpoint import read_tensors, tensors_hash, write_tensors
 
 log = logging.getLogger(__name__)
@@ -70,5 +69,4 @@ def write_features(
 
 def _path(folder: Path, key: Mapping[str, str]) -> Path:
     own = {name: value for name, value in key.items() if name != CHECKSUM}  # a key may come from a file's header
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / f"{digest}.safetensors"
+    return folder / f"{json_hash(own)}.safetensors"

@@ -1,7 +1,5 @@
 """One model on one data set: its features, and each probe of them, kept so that a stopped suite goes on."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +11,7 @@ from pydantic import TypeAdapter
 from ssl_transfer import __version__
 from ssl_transfer.features.extraction import exact
 from ssl_transfer.features.model_features import ModelFeatures, features_of
-from ssl_transfer.files import read_json, verified, with_checksum, write_json
+from ssl_transfer.files import json_hash, read_json, verified, with_checksum, write_json
 from ssl_transfer.models.checkpoint import tensors_hash
 from ssl_transfer.probes import multi_label_probe, transfer_probe
 from ssl_transfer.scores.attentive_probe import AttentiveProbe
@@ -111,8 +109,7 @@ class Kept:
             "probes": sorted(probes),
             "version": __version__,
         }
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        return self.folder / f"{digest}.json"
+        return self.folder / f"{json_hash(key)}.json"
 
     def read(self, path: Path, subject: Subject, opened: SuiteSet) -> list[Score] | None:
         """The scores in ``path``, under the names of this suite; None where there are none, or damaged ones."""

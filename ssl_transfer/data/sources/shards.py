@@ -38,7 +38,7 @@ from ssl_transfer.data.sources.listing import is_hidden, suffix_of
 from ssl_transfer.data.sources.parts import refuse_missing_parts
 from ssl_transfer.data.sources.storage import Storage, sampled_file
 from ssl_transfer.data.sources.streaming import worker_context
-from ssl_transfer.files import is_address, new_folder, write_atomically
+from ssl_transfer.files import is_address, json_hash, new_folder, write_atomically
 
 _MARK = 2 * tarfile.BLOCKSIZE  # zeros, by which a tar file ends; most programs then fill a record with more
 _FORM = 1  # of the files of an index: another is another number
@@ -171,7 +171,7 @@ def find_shards(
         raise ValueError(f"labels {labels} must be auto, which reads .cls members, or none.")
     tars = _tars(root, split)
     how = _How(None if image is None else image.lower().removeprefix("."), labels == "auto")
-    whole = None if index is None else index / f"all-{_hash([how.key(tar) for tar in tars])}"
+    whole = None if index is None else index / f"all-{json_hash([how.key(tar) for tar in tars])}"
     about = None if whole is None else _known(whole)
     made = None
     if about is None:
@@ -240,7 +240,7 @@ def _keep_whole(folder: Path, arrays: dict[str, np.ndarray], about: dict[str, An
             for name, array in arrays.items():
                 np.save(making / f"{name}.npy", array)
             sums = {f"{name}.npy": _checksum(making / f"{name}.npy") for name in arrays}
-            (making / "about.json").write_text(json.dumps([about, sums, _hash([about, sums])]))
+            (making / "about.json").write_text(json.dumps([about, sums, json_hash([about, sums])]))
     except OSError:
         return folder if _known(folder) is not None else None  # another program was first, or nobody can write
     return folder
@@ -250,7 +250,9 @@ def _known(folder: Path) -> dict[str, Any] | None:
     """What is to be known of the index of all tar files; None where it is not there, or a file of it is damaged."""
     try:
         about, sums, own = json.loads((folder / "about.json").read_bytes())
-        whole = own == _hash([about, sums]) and all(_checksum(folder / name) == found for name, found in sums.items())
+        whole = own == json_hash([about, sums]) and all(
+            _checksum(folder / name) == found for name, found in sums.items()
+        )
     except (OSError, ValueError, TypeError):
         return None
     return about if whole else None
@@ -299,10 +301,7 @@ class _Part:
         """The part in a file, None where there is none or it is damaged: it is made again."""
         try:
             # numpy checks the CRC-32 of each array, and leaves a file open that it opened and found damaged.
-            with (
-                path.open("rb") as file,
-                np.load(file, allow_pickle=False) as found,
-            ):  # which checks the CRC-32 of each array
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
                 content = {name: found[name] for name in found.files}
             labels, left_out = json.loads(content.pop("rest").tobytes())
             return cls(**content, labels=labels, left_out=left_out)
@@ -319,7 +318,7 @@ class _How:
 
     def key(self, tar: TarFile) -> str:
         """All that decides the index of a tar file."""
-        return _hash([_FORM, *tar, self.image, self.with_labels])
+        return json_hash([_FORM, *tar, self.image, self.with_labels])
 
     def part(self, tar: TarFile, index: Path | None) -> _Part:
         """The index of a tar file: read if it is known, else made and kept."""
@@ -348,7 +347,7 @@ def _parts(tars: Sequence[TarFile], how: _How, index: Path | None) -> list[_Part
         return [do(tar) for tar in tars]
     else:
         pool = ProcessPoolExecutor(
-            (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
             mp_context=worker_context(),
         )
     with pool:
@@ -537,7 +536,3 @@ def _is_zeroed(file: Any, member: tarfile.TarInfo) -> bool:
     except ValueError:
         return True
     return False
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
