@@ -9,26 +9,28 @@ import timm
 
 import ssl_transfer.models.small  # noqa: F401  (registers the small networks in timm)
 from ssl_transfer import config
-from ssl_transfer.building.data import Part, list_images
+from ssl_transfer.building.data import ListedSplits, Part
 from ssl_transfer.scores.base import ScoredImages
 from ssl_transfer.teachers.section import Teacher, teacher_place
 
 _PACKAGES = {"hf": ("datasets", "data.dataset hf", "pip install 'ssl-transfer[hf]'")}
 
 
-def check(recipe: config.Recipe) -> tuple[list[str], list[str]]:
+def check(recipe: config.Recipe, splits: ListedSplits | None = None) -> tuple[list[str], list[str]]:
     """The problems of a recipe that its schema allows, and notes about what could not be looked at.
 
     Backbones that timm does not have, teachers that are not there, packages that are missing, more images held out or
-    batched than there are, and scores that the labels do not allow; the same of a teacher that is a recipe.
+    batched than there are, and scores that the labels do not allow; the same of a teacher that is a recipe. ``splits``
+    are those that were listed before.
     """
+    splits = splits or ListedSplits()
     problems = [*_of_names(recipe), *_of_packages(recipe)]
-    own, notes = _of_data(recipe)
+    own, notes = _of_data(recipe, splits)
     problems += own
     for number, teacher in enumerate(recipe.teachers):
         place = teacher_place(number, len(recipe.teachers))
         if teacher.recipe is not None:
-            of_teacher, more = check(teacher.recipe)
+            of_teacher, more = check(teacher.recipe, splits)
             problems += [f"{place}.recipe.{problem}" for problem in of_teacher]
             notes += [note for note in more if note not in notes]
         else:
@@ -71,7 +73,7 @@ def _of_teacher(teacher: Teacher) -> Iterator[str]:
         yield f"backbone: timm has no {teacher.backbone}{_near(teacher.backbone, timm.list_models)}"
 
 
-def _of_data(recipe: config.Recipe) -> tuple[list[str], list[str]]:
+def _of_data(recipe: config.Recipe, splits: ListedSplits) -> tuple[list[str], list[str]]:
     """Where the images are there; recipes are checked on machines without them too."""
     parts: tuple[Part, ...] = ("training", "train", "test") if recipe.score else ("training",)
     problems: list[str] = []
@@ -79,7 +81,7 @@ def _of_data(recipe: config.Recipe) -> tuple[list[str], list[str]]:
     found = {}
     for part in parts:
         try:
-            found[part] = list_images(recipe.model_copy(update={"data": _not_downloaded(recipe)}), part)
+            found[part] = splits.listed(recipe.model_copy(update={"data": _not_downloaded(recipe)}), part)
         except (FileNotFoundError, PermissionError) as error:
             notes.append(f"not looked at, since its images are not here: data ({' '.join(str(error).split())})")
             return problems, notes

@@ -21,7 +21,21 @@ _READ_BY = {"dataset", "root", "image_size", "on_error", "resident", "train_clas
 Part = Literal["training", "train", "test"]
 
 
-class OpenSplits:
+class ListedSplits:
+    """The splits that were listed, each once, whichever recipe asks for it."""
+
+    def __init__(self) -> None:
+        self._listed: dict[str, Images] = {}
+
+    def listed(self, recipe: config.Recipe, part: Part) -> Images:
+        """The images of a part to ask for their number and labels: those of files are neither decoded nor checked."""
+        key = _key(recipe, part)
+        if key not in self._listed:
+            self._listed[key] = _load(recipe, part, decode=False)
+        return _seen(recipe.data, part, self._listed[key])
+
+
+class OpenSplits(ListedSplits):
     """The splits that a run has opened: each is read once and put on the device once, whoever asks for it.
 
     Recipes that name the same data set in the same way, such as a student and its teacher, share it. A recipe that is
@@ -29,16 +43,16 @@ class OpenSplits:
     """
 
     def __init__(self, context: Context):
+        super().__init__()
         self._context = context
-        self._listed: dict[str, Images] = {}
         self._opened: dict[str, Images] = {}
 
     def listed(self, recipe: config.Recipe, part: Part) -> Images:
-        """The images of a part to ask for their number and labels: those of files are neither decoded nor checked."""
+        """As without a run; what is open need not be listed."""
         key = _key(recipe, part)
-        if key not in self._listed:
-            self._listed[key] = self._opened[key] if key in self._opened else _load(recipe, part, decode=False)
-        return _seen(recipe.data, part, self._listed[key])
+        if key in self._opened:
+            self._listed.setdefault(key, self._opened[key])
+        return super().listed(recipe, part)
 
     def opened(self, recipe: config.Recipe, part: Part) -> Images:
         """The images of a part, on the device; one process of each machine downloads, reads and decodes them.
