@@ -237,6 +237,7 @@ CONTRADICTIONS = {
         ([RELAXED, f"{TEACHER}.mean=[0.5]", f"{TEACHER}.std=[1, 1, 1]"], "teacher: mean has 1 values and std 3"),
     ],
     "_only_lars_has_settings_of_lars": [(["optim.lars={}"], "lars settings are for the optimizer lars")],
+    "_momentum_is_of_sgd_and_lars": [(["optim.momentum=0.8"], "adamw has none but its betas, 0.9 and 0.999")],
     "_only_multi_step_has_milestones": [
         (["optim.milestones=[1]"], "schedule cosine with milestones [1]"),
         (["optim.schedule=multi_step"], "schedule multi_step needs milestones"),

@@ -31,7 +31,7 @@ class Optim(Section):
     name: Literal["sgd", "adamw", "lars"]  # sgd as torch's, with plain momentum
     lr: Positive  # the highest learning rate, which is that of the whole batch: nothing scales it by batch_size
     weight_decay: NotNegative = 0.0  # not of biases and of the weights of norms, see decay_all
-    momentum: BelowOne = 0.9  # of sgd and lars; adamw has the betas 0.9 and 0.999 whatever this says
+    momentum: BelowOne = 0.9  # of sgd and lars; the betas of adamw are 0.9 and 0.999
     decay_all: TrueOrLeftOut | None = None  # also decay biases and the weights of norms, as torch's optimizers do
     lars: Lars | None = None  # settings of the optimizer lars; null: its defaults
     schedule: Literal["cosine", "constant", "multi_step"] = "cosine"  # how the learning rate goes on from lr
@@ -43,6 +43,11 @@ class Optim(Section):
     def _only_lars_has_settings_of_lars(self) -> Iterator[str]:
         if self.lars is not None and self.name != "lars":
             yield f"lars settings are for the optimizer lars, name is {self.name}: leave them out"
+
+    @rule
+    def _momentum_is_of_sgd_and_lars(self) -> Iterator[str]:
+        if self.name == "adamw" and self.momentum != Optim.model_fields["momentum"].default:
+            yield f"momentum is {self.momentum:g}, and adamw has none but its betas, 0.9 and 0.999: leave it out"
 
     @rule
     def _only_multi_step_has_milestones(self) -> Iterator[str]:

@@ -25,10 +25,10 @@ class Classify(nn.Module):
         self,
         model: nn.Module,
         *,
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
-        seed: int = 0,
+        label_smoothing: float,
+        mixup: float,
+        cutmix: float,
+        seed: int,
         micro_batch_size: int | None = None,
     ):
         super().__init__()

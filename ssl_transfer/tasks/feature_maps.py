@@ -21,9 +21,7 @@ class FeatureMapTransfer(Transfer):
 
     micro_batch_size = None  # maps are compared image by image: a smaller batch is the same loss
 
-    def __init__(
-        self, model: nn.Module, teacher: Frozen, losses: Sequence[Callable[..., Tensor]], *, weight: float = 1.0
-    ):
+    def __init__(self, model: nn.Module, teacher: Frozen, losses: Sequence[Callable[..., Tensor]], *, weight: float):
         super().__init__()
         self.model, self.teachers, self.weight = model, nn.ModuleList([teacher]), weight
         self.losses = list(losses)

@@ -25,7 +25,7 @@ class MetricLearning(nn.Module):
         model: nn.Module,
         loss: nn.Module,
         *,
-        freeze_batch_norm: bool = False,
+        freeze_batch_norm: bool,
         micro_batch_size: int | None = None,
     ):
         super().__init__()

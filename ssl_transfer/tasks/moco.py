@@ -48,7 +48,7 @@ class MoCo(nn.Module):
         queue_size: int,
         temperature: float,
         momentum: Callable[[int], float],
-        symmetric: bool = False,
+        symmetric: bool,
         micro_batch_size: int | None = None,
     ):
         super().__init__()
@@ -89,7 +89,7 @@ class MoCoV3(nn.Module):
         hidden_dim: int,
         temperature: float,
         momentum: Callable[[int], float],
-        last_norm: LastNorm = "none",
+        last_norm: LastNorm,
         micro_batch_size: int | None = None,
     ):
         super().__init__()

@@ -49,7 +49,7 @@ class Transfer(nn.Module):
 class RelationalTransfer(Transfer):
     """Train ``model`` by a loss over the rows of the global batch: ``loss(student, teacher, anchors=...)``.
 
-    With several teachers it is the mean of their losses, weighted by ``teacher_weights`` (by default alike). In each
+    With several teachers it is the mean of their losses, weighted by ``teacher_weights``. In each
     step a teacher is left out with probability ``teacher_dropout``, a function of the ``seed`` and the step; one always
     stays, and the mean is over those that do. With ``tell_images`` the loss is also told which rows show the same
     image, as ``image=...``.
@@ -62,16 +62,16 @@ class RelationalTransfer(Transfer):
         loss: Callable[..., Tensor],
         *,
         weight: float = 1.0,
-        teacher_weights: Sequence[float] | None = None,
-        teacher_dropout: float = 0.0,
-        seed: int = 0,
+        teacher_weights: Sequence[float],
+        teacher_dropout: float,
+        seed: int,
         tell_images: bool = False,
         micro_batch_size: int | None = None,
     ):
         super().__init__()
         self.model, self.teachers = model, nn.ModuleList(teachers)
         self.loss, self.weight, self.tell_images = loss, weight, tell_images
-        self.teacher_weights = [1.0] * len(teachers) if teacher_weights is None else list(teacher_weights)
+        self.teacher_weights = list(teacher_weights)
         self.teacher_dropout, self.seed = teacher_dropout, seed
         self.micro_batch_size = micro_batch_size
 
@@ -120,7 +120,7 @@ class SEED(Transfer):
         queue_size: int,
         student_temperature: float,
         teacher_temperature: float,
-        weight: float = 1.0,
+        weight: float,
         micro_batch_size: int | None = None,
     ):
         super().__init__()
@@ -153,7 +153,7 @@ class CRD(Transfer):
         dataset_size: int,
         negatives: int,
         seed: int,
-        weight: float = 1.0,
+        weight: float,
         micro_batch_size: int | None = None,
     ):
         super().__init__()
@@ -186,7 +186,7 @@ class SoftTargets(Transfer):
         adapter: nn.Module,
         *,
         temperature: float,
-        weight: float = 1.0,
+        weight: float,
         micro_batch_size: int | None = None,
     ):
         super().__init__()

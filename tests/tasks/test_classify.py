@@ -22,6 +22,7 @@ from ssl_transfer.tasks.classify import Classify
 from tests.processes import assert_same_on, sum_over_processes
 from tests.tasks.test_transfer import KINDS, RECIPE, SMALL, share_of_batch
 
+PLAIN = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0}
 MIXED = {"mixup": {"mixup": 0.8}, "cutmix": {"cutmix": 1.0}, "smoothed": {"label_smoothing": 0.2}}
 
 
@@ -50,7 +51,7 @@ def transfer_with_labels(kind: str, *overrides: str) -> nn.Module:
 def task_of(kind: str) -> nn.Module:
     if kind in KINDS:
         return transfer_with_labels(kind)
-    return Classify(classifier("cifar_resnet8", 0), **MIXED.get(kind, {}), seed=3).double().train()
+    return Classify(classifier("cifar_resnet8", 0), **PLAIN | MIXED.get(kind, {}), seed=3).double().train()
 
 
 def gradients_of_two_steps(kind: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:

@@ -90,11 +90,12 @@ def test_an_unknown_loss_or_argument_is_refused_with_what_there_is():
         label_loss("triplet", num_classes=3, embedding_dim=4, alpha=1.0)
 
 
-def task_of(name: str, **settings) -> MetricLearning:
+def task_of(name: str, *, freeze_batch_norm: bool = False, **settings) -> MetricLearning:
     torch.manual_seed(0)
     head = HeadSpec("embedding", 6)
     spec = ModelSpec("tiny_convnet", "default", in_chans=1, image_size=8, mean=(0.3,), std=(0.4,), head=head)
-    return MetricLearning(build_model(spec), label_loss(name, num_classes=10, embedding_dim=6), **settings).train()
+    loss = label_loss(name, num_classes=10, embedding_dim=6)
+    return MetricLearning(build_model(spec), loss, freeze_batch_norm=freeze_batch_norm, **settings).train()
 
 
 def batches(rank: int = 0, world: int = 1) -> Batches:

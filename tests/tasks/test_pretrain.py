@@ -59,7 +59,7 @@ def task_of(kind: str, **options) -> nn.Module:
     if kind == "simclr":
         return SimCLR(model, temperature=0.5, **options)
     if kind == "moco_v3":
-        task = MoCoV3(model, hidden_dim=9, temperature=0.3, momentum=momentum, **options)
+        task = MoCoV3(model, hidden_dim=9, temperature=0.3, momentum=momentum, last_norm="none", **options)
     else:
         symmetric = kind == "symmetric moco"
         task = MoCo(model, queue_size=QUEUE, temperature=0.2, momentum=momentum, symmetric=symmetric, **options)

@@ -116,7 +116,8 @@ def test_from_several_teachers_the_loss_is_the_weighted_mean_of_those_that_a_ste
 def test_which_teachers_a_step_leaves_out_depends_on_the_seed_and_the_step_alone():
     def asked(seed: int, dropout: float = 0.3) -> list[tuple[int, ...]]:
         teachers = [Frozen(nn.Identity()) for _ in range(3)]
-        task = transfer.RelationalTransfer(nn.Identity(), teachers, losses.pkt, teacher_dropout=dropout, seed=seed)
+        settings = {"teacher_weights": [1.0] * 3, "teacher_dropout": dropout, "seed": seed}
+        task = transfer.RelationalTransfer(nn.Identity(), teachers, losses.pkt, **settings)
         return [tuple(task.shares(step)) for step in range(3000)]
 
     found = asked(0)

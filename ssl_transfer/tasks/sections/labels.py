@@ -24,7 +24,7 @@ class Metric(TaskSection):
     @classmethod
     def completed(cls, raw: dict[str, Any]) -> dict[str, Any]:
         """With the settings of the loss that are left out."""
-        loss, given = raw.get("loss", "proxy_anchor"), raw.get("settings", {})
+        loss, given = raw.get("loss", cls.model_fields["loss"].default), raw.get("settings", {})
         arguments = ARGUMENTS.get(loss) if isinstance(loss, str) else None
         if arguments is None or not isinstance(given, dict):  # told in the field's own words
             return raw
