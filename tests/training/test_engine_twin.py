@@ -23,7 +23,7 @@ BATCH_SIZE, STEPS_PER_EPOCH, EPOCHS = 6, 5, 2
 STEPS = EPOCHS * STEPS_PER_EPOCH
 WARMUP, BASE, FINAL, MOMENTUM, WEIGHT_DECAY, PROXY_SCALE, EMA = 3, 0.02, 0.004, 0.7, 0.1, 5.0, 0.6
 OPTIMIZERS = {
-    "sgd": partial(torch.optim.SGD, momentum=MOMENTUM),
+    f"sgd, momentum: {MOMENTUM}": partial(torch.optim.SGD, momentum=MOMENTUM),
     "adamw": torch.optim.AdamW,
 }
 
@@ -55,7 +55,7 @@ def recipe(recipes):
     def load(optimizer, decay_all):
         overrides = {
             "task.proxy_lr_scale": PROXY_SCALE,
-            "optim": f"{{name: {optimizer}, lr: {BASE}, final_lr: {FINAL}, momentum: {MOMENTUM}}}",
+            "optim": f"{{name: {optimizer}, lr: {BASE}, final_lr: {FINAL}}}",
             "optim.weight_decay": WEIGHT_DECAY,
             "optim.warmup_epochs": WARMUP / STEPS_PER_EPOCH,
             "optim.decay_all": decay_all or "null",
