@@ -37,7 +37,7 @@ class ProjectionHead(nn.Module):
         widths = [num_features, *[hidden_dim] * (num_layers - 1), embedding_dim]
         norms: list[nn.Module | None] = [nn.BatchNorm1d(width) if with_norms else None for width in widths[1:]]
         if with_norms and last_norm != "affine":
-            norms[-1] = nn.BatchNorm1d(embedding_dim, affine=False) if last_norm == "plain" else None
+            norms[-1] = {"plain": nn.BatchNorm1d(embedding_dim, affine=False), "none": None}[last_norm]
         activations = [*(nn.ReLU() for _ in widths[2:]), None]
         biases = [not with_norms] * num_layers
         self.layers = heads.ProjectionHead(list(zip(widths, widths[1:], norms, activations, biases, strict=False)))

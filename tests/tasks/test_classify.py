@@ -146,6 +146,15 @@ def test_parts_give_the_gradient_of_the_whole_batch():
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-6, atol=1e-12, msg=name)
 
 
+@pytest.mark.parametrize("kind", ["plain", "mixup"])
+def test_a_classifier_sees_one_part_at_a_time(kind):
+    settings, at_a_time = PLAIN | MIXED.get(kind, {}), []
+    task = Classify(classifier("cifar_resnet8", 0), **settings, seed=3, micro_batch_size=5).double()
+    task.model.register_forward_pre_hook(lambda module, given: at_a_time.append(len(given[0])))
+    task(labeled(0))
+    assert sum(at_a_time) == 24 and max(at_a_time) <= 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_beside_labels_reaches_every_weight_of_the_student(kind):
     task = task_of(kind)

@@ -164,10 +164,13 @@ def test_images_without_labels_are_refused():
 
 def test_parts_give_the_gradient_of_the_whole_batch():
     whole, parts = (task_of("proxy_anchor", freeze_batch_norm=True, micro_batch_size=size) for size in (None, 5))
+    at_a_time = []
+    parts.model.register_forward_pre_hook(lambda module, given: at_a_time.append(len(given[0])))
     for task in (whole, parts):
         task.double()(in_double(batches().batch(0)))["loss"].backward()
     for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, rtol=1e-7, atol=1e-12, msg=name)
+    assert max(at_a_time) <= 5
 
 
 def test_embeddings_are_gathered_in_float32_whatever_the_network_computes_in(monkeypatch):

@@ -240,6 +240,8 @@ def test_parts_that_processes_cannot_share_evenly_are_refused_with_a_size_that_t
     assert number_of_parts(images, 4, views=2) == 6
     with pytest.raises(ValueError, match="choose 4"):
         number_of_parts(images, 1, views=2)
+    with pytest.raises(ValueError, match="choose 8"):  # four parts, each of two images a process
+        number_of_parts(torch.zeros(2 * 8, 3), 11, views=2)
     assert number_of_parts(images, 24, views=2) == number_of_parts(images, None, views=2) == 1
 
 
