@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,15 +161,19 @@ def is_leftover(path: Path) -> bool:
 @contextmanager
 def _workplace(path: Path) -> Iterator[Path]:
     """A folder beside ``path``, locked so that others can tell it from what a killed program left."""
-    # Not named after the process: containers that share a disk count their processes each from one.
-    workplace = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with named(path):
+    with named(path), ExitStack() as locks:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        workplace.mkdir()
+        while True:
+            # Not named after the process: containers that share a disk count their processes each from one.
+            workplace = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+            workplace.mkdir()
+            with suppress(FileNotFoundError, BlockingIOError):  # somebody takes it, not locked yet, for a leftover
+                locks.enter_context(_locked(workplace, required=False))
+                if workplace.exists():
+                    break
         try:
-            with _locked(workplace, required=False):
-                yield workplace
+            yield workplace
         except OSError:
             raise
         except Exception as error:
@@ -196,12 +200,15 @@ def _locked(folder: Path, *, required: bool = True) -> Iterator[None]:
     """Hold the system's lock of a folder, which ends with the process.
 
     Raises:
-        OSError: another process holds it, or the file system has no locks and one is ``required``.
+        BlockingIOError: another process holds it.
+        OSError: the folder is not there, or the file system has no locks and one is ``required``.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             take_lock(descriptor)
+        except BlockingIOError:
+            raise
         except OSError:
             if required:
                 raise

@@ -2,9 +2,11 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from ssl_transfer import files
 from ssl_transfer.files import is_leftover, read_json, verified, with_checksum, write_atomically, write_json, write_text
 
 
@@ -48,6 +50,34 @@ def test_what_a_killed_writer_left_is_removed_and_a_write_that_goes_on_is_not(tm
     write_atomically(tmp_path / "b.txt", write)
     assert sorted(os.listdir(tmp_path)) == ["b.txt", "other.txt"]
     assert (tmp_path / "b.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("moment", ["before the folder is opened", "before it is locked", "while it is being removed"])
+def test_a_write_whose_folder_is_taken_for_a_leftover_before_it_is_locked_begins_again(tmp_path, monkeypatch, moment):
+    """Seen where eight processes wrote an index of shards each into one folder: one index was missing."""
+    open_folder, take_lock, removed = os.open, files.take_lock, []
+
+    def another_program_removes(place):
+        removed.append(place)
+        place.rmdir()
+
+    def opened(place, *flags):
+        if moment == "before the folder is opened" and not removed and is_leftover(Path(place)):
+            another_program_removes(Path(place))
+        return open_folder(place, *flags)
+
+    def locked(descriptor):
+        if moment == "before it is locked" and not removed:
+            another_program_removes(next(tmp_path.iterdir()))
+        if moment == "while it is being removed" and not removed:
+            another_program_removes(next(tmp_path.iterdir()))
+            raise BlockingIOError
+        take_lock(descriptor)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(files, "take_lock", locked)
+    write_text(tmp_path / "a.txt", "whole")
+    assert removed and (tmp_path / "a.txt").read_text() == "whole"
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
