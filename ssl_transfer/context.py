@@ -261,5 +261,5 @@ def _precision(asked: str, device: torch.device) -> torch.dtype:
     if asked != "auto":
         return torch.bfloat16 if asked == "bf16" else torch.float32
     on_gpu = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    on_cpu = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    on_cpu = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return torch.bfloat16 if on_gpu or on_cpu else torch.float32

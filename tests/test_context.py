@@ -148,3 +148,11 @@ def test_threads_are_those_of_the_recipe_or_the_environment_or_the_machine(monke
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     take_threads(asked)
     assert taken == ([] if threads is None else [threads])
+
+
+@pytest.mark.parametrize(("amx", "avx512_bf16", "chosen"), [(0, 0, "float32"), (1, 0, "bfloat16"), (0, 1, "bfloat16")])
+def test_auto_is_bf16_on_a_cpu_that_multiplies_it(load, monkeypatch, first_of_the_process, amx, avx512_bf16, chosen):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(amx))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(avx512_bf16))
+    assert Context.start(load("train.precision=auto")).precision_name == chosen
+    assert Context.start(load("train.precision=full")).precision_name == "float32"
