@@ -316,16 +316,13 @@ def _neighbors(given: argparse.Namespace) -> None:
 
 
 def _map(given: argparse.Namespace) -> None:
-    from ssl_transfer.embeddings.maps import check_method
-
-    with user_mistakes():
-        check_method(given.method)
     with loading(_NAME):
         from ssl_transfer.embeddings import maps
         from ssl_transfer.embeddings.neighbors import model_names
         from ssl_transfer.embeddings.table import read_embeddings
 
     with user_mistakes():
+        maps.check_method(given.method)
         tables = [read_embeddings(path) for path in given.embeddings]
         rows = maps.common_rows(tables, given.points)
         if len(rows) < len(tables[0]):

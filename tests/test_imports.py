@@ -113,9 +113,15 @@ def test_nothing_imports_what_only_some_systems_have():
             assert not (some & {name.split(".")[0] for name in names}) or id(node) in guarded, path
         assert "/proc/" not in path.read_text(), path
     code = (
-        "import os, sys, signal; sys.modules.update(dict.fromkeys(('fcntl', 'resource', 'termios', 'pwd', 'grp')))\n"
-        "del os.sched_getaffinity, os.posix_fallocate, signal.SIGHUP\n"
-        "import ssl_transfer.cli, ssl_transfer.files, ssl_transfer.runs, ssl_transfer.launching, pathlib, tempfile\n"
+        "import os, sys, signal, psutil, warnings\n"  # psutil has a file for each system
+        "warnings.simplefilter('ignore')\n"
+        f"sys.modules.update(dict.fromkeys({some}))\n"
+        "for name in ('sched_getaffinity', 'posix_fallocate', 'memfd_create'): vars(os).pop(name, None)\n"
+        "for name in ('SIGHUP', 'SIGKILL', 'pthread_sigmask'): vars(signal).pop(name, None)\n"
+        "import importlib, pathlib, pkgutil, ssl_transfer, tempfile\n"
+        "for module in pkgutil.walk_packages(ssl_transfer.__path__, 'ssl_transfer.'):\n"
+        "    if module.name not in ('ssl_transfer.__main__', 'ssl_transfer.mteb'):\n"
+        "        importlib.import_module(module.name)\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    ssl_transfer.files.write_text(pathlib.Path(folder) / 'a', 'b')\n"
         "    with ssl_transfer.runs.locks.locked(pathlib.Path(folder)): pass\n"

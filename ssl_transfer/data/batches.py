@@ -120,7 +120,11 @@ class Batches:
     def views_of(
         self, pixels: UInt8[Tensor, "n c height width"], index: Int64[Tensor, " n"], view_id: int
     ) -> tuple[Float32[Tensor, "n c h w"], ...]:
-        """All views, in version ``view_id``, of images given by their pixels and their rows in the data set."""
+        """All views, in version ``view_id``, of images given by their pixels and their rows in the data set.
+
+        Raises:
+            ValueError: as :class:`Augment` does.
+        """
         return make_views(self.views, pixels, seed=self.seed, epoch=view_id, index=index)
 
     def close(self) -> None:

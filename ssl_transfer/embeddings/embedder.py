@@ -74,7 +74,11 @@ class Embedder(EmbeddingModel):
         return Embeddings(part.values.numpy(), **columns_of(found, part.rows.numpy()), about=about)
 
     def find_images(self, images: Wanted, *, image_size: int | None, **where: Any) -> tuple[Images, dict[str, Any]]:
-        """The images as the model sees them; where they lie, and to what size they are brought, in words."""
+        """The images as the model sees them; where they lie, and to what size they are brought, in words.
+
+        Raises:
+            ValueError, FileNotFoundError, UserError: as :meth:`embed` does.
+        """
         size, crop = (image_size, None) if image_size is not None else self._scored_size()
         found, place = find_images(images, image_size=size, **where)
         if not isinstance(found.pixels, StreamedPixels):

@@ -35,9 +35,9 @@ class Preprocessing:
 class Backbone(nn.Module):
     """Pooled features of images in [0, 1]: resize if needed, normalize, then the timm network in ``network``.
 
-    ``name`` is timm's of the network and ``num_features`` the width of its features. Mean and standard deviation are
-    saved with the weights: a checkpoint brings the normalization it was trained with, whatever the model was built with
-    before loading it.
+    ``name`` is timm's of the network and ``num_features`` the width of its features. ``preprocessing`` is the size to
+    which images are brought, and what they are normalized by. Mean and standard deviation are saved with the weights: a
+    checkpoint brings the normalization it was trained with, whatever the model was built with before loading it.
     """
 
     mean: Tensor

@@ -13,8 +13,8 @@ class ProjectionHead(nn.Module):
 
     As it is by default, SimCLR's (Chen et al., ICML 2020); MoCo v2's without ``batch_norm``; with ``num_layers=1`` one
     linear layer, MoCo v1's; MoCo v3's with ``last_norm="plain"``. ``hidden_dim`` is the width of all layers but the
-    last. ``last_norm`` says what follows the last layer where there are batch norms: one with weights, one without, or
-    none. Linear layers have a bias where no batch norm can follow them.
+    last, which is ``embedding_dim`` wide. ``last_norm`` says what follows the last layer where there are batch norms:
+    one with weights, one without, or none. Linear layers have a bias where no batch norm can follow them.
     """
 
     output_name = "projection"
@@ -63,7 +63,7 @@ class ClassifierHead(nn.Module):
 
 
 class EmbeddingHead(nn.Module):
-    """One linear layer, orthogonal at first and with zero bias, as the authors of the loss have it.
+    """A linear layer to ``embedding_dim``, orthogonal and with zero bias at first, as the authors of the loss have it.
 
     Kim et al., Embedding Transfer with Label Relaxation for Improved Metric Learning, CVPR 2021.
     """

@@ -62,7 +62,7 @@ def neighbor_overlap(
 ) -> float:
     """The share of an image's ``k`` nearest others that student and teacher have in common, averaged over images.
 
-    For unrelated embeddings it is k / (n - 1).
+    ``metric`` says what is near. For unrelated embeddings it is k / (n - 1).
 
     Raises:
         ValueError: student and teacher have different numbers of rows, or rows that are not finite; or ``k`` is below 1
@@ -114,7 +114,8 @@ def distance_spearman(
 ) -> float:
     """Spearman's rank correlation between the student's and the teacher's distances of all pairs of images.
 
-    Of more than ``max_rows`` images, ``max_rows`` are drawn, which are a function of ``seed``.
+    Distances are Euclidean, of rows brought to length one where ``metric`` is cosine. Of more than ``max_rows`` images,
+    ``max_rows`` are drawn, which are a function of ``seed``.
 
     Raises:
         ValueError: student and teacher have different numbers of rows, rows that are not finite or fewer than three of

@@ -41,10 +41,10 @@ def nearest(
 ) -> Iterator[Neighbors]:
     """Walk over the queries in tiles and yield the ``k`` nearest bank rows of each.
 
-    ``similarity`` is the cosine, or minus the squared Euclidean distance (of rows divided by a power of two, where the
-    square itself would overflow or vanish). With ``exclude_self``, ``queries`` is ``bank`` and row i is never its own
-    neighbor: by index, so a duplicate of it elsewhere still counts. Which of several equally similar rows takes the
-    last place is not defined, as in scikit-learn. Rows may be of any length, and almost equal.
+    ``similarity`` is, by ``metric``, the cosine, or minus the squared Euclidean distance (of rows divided by a power of
+    two, where the square itself would overflow or vanish). With ``exclude_self``, ``queries`` is ``bank`` and row i is
+    never its own neighbor: by index, so a duplicate of it elsewhere still counts. Which of several equally similar rows
+    takes the last place is not defined, as in scikit-learn. Rows may be of any length, and almost equal.
 
     Raises:
         ValueError: ``k`` is below 1 or above the number of rows to search.

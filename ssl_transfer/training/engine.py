@@ -89,13 +89,14 @@ def fit(
     """Train ``task`` up to the plan's last step, from the state in its folder if there is one.
 
     The figures that ``after_step`` returns, equal on every process, are logged beside the step's loss. ``stop(step)``
-    is asked between steps; where it says yes, the state is saved and :class:`Interrupted` raised. Several processes
+    is asked between steps; where it says yes, the state is saved and training ends. Several processes
     agree within seconds on the step after which they do that. The state that training goes on from is the main
     process's: the others need not find it on their disks.
 
     Raises:
         UserError: the loss of some step or what is about to be saved is not finite, or the state on disk cannot be
             used.
+        Interrupted: ``stop`` said so, and the state is saved.
     """
     state_file = keeping.folder / "state" / "state.pt"
     parts = {"task": task, "optimizer": optimizer, **keeping.also}

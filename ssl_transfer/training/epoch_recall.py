@@ -17,6 +17,9 @@ class RecallOnTest:
 
     Neighbors are Euclidean in what the model gives, not normalized, as the authors of the relaxed contrastive loss
     evaluate. A copy of the model is looked at, so that training does not notice.
+
+    Raises:
+        ValueError: the images have no labels.
     """
 
     def __init__(self, model: Callable[[], EmbeddingModel], images: Images, *, k: Sequence[int], every: int):

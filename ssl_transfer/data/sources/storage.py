@@ -93,7 +93,11 @@ class FileStorage(Storage):
         return len(self._paths)
 
     def read(self, place: int) -> bytes:
-        """The file's content."""
+        """The file's content.
+
+        Raises:
+            OSError: the file cannot be read, or is a link to one that is not there.
+        """
         try:
             with open(self.name(place), "rb", buffering=0) as file:
                 return file.read()
