@@ -1,5 +1,6 @@
 """How exactly backends multiply float32: in float32 itself ("ieee"), or faster with fewer digits ("tf32")."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,3 +28,15 @@ def products_in(precision: str, *backends: Any) -> Iterator[None]:
     finally:
         for backend, precision_before in zip(backends, before, strict=True):
             backend.fp32_precision = precision_before
+
+
+def seconds_of_multiplying(device: torch.device) -> float:
+    """What one multiply-add of a product of float32 matrices takes on ``device``, of a size at which it is busy."""
+    side = 2048 if device.type == "cuda" else 512
+    left = right = torch.ones(side, side, device=device)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        (left @ right)[0, 0].item()  # which waits for the product
+        seconds.append(time.perf_counter() - start)
+    return min(seconds) / side**3

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from ssl_transfer import config, runs
+from ssl_transfer.arithmetic import seconds_of_multiplying
 from ssl_transfer.building.data import OpenSplits, build_batches
 from ssl_transfer.building.fingerprints import check_inputs
 from ssl_transfer.building.model import model_spec, untrained_everywhere
@@ -26,13 +27,14 @@ from ssl_transfer.data import Batch, Batches, Images
 from ssl_transfer.distributed import sum_over_processes, synchronize_batch_norm
 from ssl_transfer.doctor import doubts
 from ssl_transfer.errors import Interrupted, UserError, machine_limits, user_mistakes
+from ssl_transfer.features.model_features import shows_pixels
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, save_model
 from ssl_transfer.progress import duration
 from ssl_transfer.report.page import VIEWS, write_report
 from ssl_transfer.report.views_sheet import draw_views
 from ssl_transfer.rescore import check_scores, score_once
-from ssl_transfer.scores.base import WatchedTraining
+from ssl_transfer.scores.base import Effort, WatchedTraining
 from ssl_transfer.tasks.transfer import RelationalTransfer, Transfer
 from ssl_transfer.training.engine import Keeping, Outcome, Plan, fit
 from ssl_transfer.training.progress import ProgressReport
@@ -263,7 +265,7 @@ def _fit(
             progress=ProgressReport(
                 recipe.name,
                 context.console,
-                partial(_scoring_in_words, recipe, splits) if scored else lambda seconds_of_a_step: "",
+                partial(_scoring_in_words, recipe, built, splits) if scored else lambda seconds_of_a_step: "",
             ),
         )
         teacher_loss = _teacher_loss(built.task, batch(info.total_steps - 1))
@@ -279,17 +281,28 @@ def _teacher_loss(task: nn.Module, batch: Batch) -> float | None:
     return sum_over_processes(task.teacher_loss(batch)).item()
 
 
-def _scoring_in_words(recipe: config.Recipe, splits: OpenSplits, seconds_of_a_step: float) -> str:
-    """What comes after training: the features of an image by student and untrained student take about as long as half
-    a training step's share of it, of which a backward pass is twice a forward pass, and the teacher's are in both.
+def _scoring_in_words(recipe: config.Recipe, built: _Built, splits: OpenSplits, seconds_of_a_step: float) -> str:
+    """What comes after training, and about how long it takes.
+
+    The features of an image by student and untrained student take about as long as two thirds of a training step's
+    share of it, of which a backward pass is twice a forward pass, and the teacher's are in both.
     """
     kinds = [kind for kind in recipe.score if kind.columns() and not kind.during_training]
     if not kinds:
         return ""
-    scored = len(splits.listed(recipe, "train")) + len(splits.listed(recipe, "test"))
-    features = scored * seconds_of_a_step / (recipe.data.batch_size * recipe.data.views)
+    train, test = splits.listed(recipe, "train"), splits.listed(recipe, "test")
+    share = seconds_of_a_step / (recipe.data.batch_size * recipe.data.views)
+    multiply = seconds_of_multiplying(built.batches.images.pixels.device)
+    effort = Effort(len(train), len(test), train.classes or 1, width=0, multiply=multiply, image=share / 3)
+    widths = [model.num_features for model in (*built.teachers, built.model, built.model)]
+    widths += [test.pixels.shape[1:].numel()] if shows_pixels(test) else []
+    seconds = (len(train) + len(test)) * share
+    seconds += sum(kind.seconds(replace(effort, width=width)) for kind in kinds for width in widths)
     measures = "1 measure" if len(kinds) == 1 else f"{len(kinds)} measures"
-    return f", then {duration(features)} for the features of {scored:,} images to score, and {measures} of each model"
+    return (
+        f", then about {duration(seconds)} of scoring: the features of {len(train) + len(test):,} images "
+        f"and {measures} of each model"
+    )
 
 
 def _after_step(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from ssl_transfer import config, runs
 from ssl_transfer.building.data import OpenSplits, scored_splits
@@ -84,6 +85,7 @@ def rescore(
         scores: list[Score] = []
         teachers: list[dict[str, ModelFeatures]] = []
         shown: dict[str, ModelFeatures] = {}  # in the report, beside the scores
+        predicted: dict[str, dict[str, Tensor]] = {}  # by model and column
         needed = needed_layers(recipe.score)
         seen = sum(len(train) * train_features + len(test) for train_features in needed.values())
         rounds = Rounds("scoring", context.console, _count_models(recipe, train))
@@ -111,6 +113,7 @@ def rescore(
                 teachers=() if role == "teacher" else teachers,
                 main=main,
                 classes=student.embedding_dim,
+                predicted=predicted.setdefault(name, {}),
                 watched=rounds.stage,
             )
             rounds.end()
@@ -134,7 +137,7 @@ def rescore(
         }
         if shown:
             with user_mistakes():
-                write_details(folder, shown, seed=recipe.seed)
+                write_details(folder, shown, predicted, seed=recipe.seed)
         if keep:
             before = runs.read_scores(folder)
             dropped = _of_other_images(scores, about, before)
@@ -160,7 +163,7 @@ def _models(
     """Whose features are scored."""
     for place, teacher in enumerate(recipe.teachers):
         name = f"{teacher_word(place, len(recipe.teachers))} ({teacher.title})"
-        yield _Scored("teacher", name, load_teacher(teacher, context))
+        yield _Scored("teacher", name, load_teacher(teacher, context, report=False))
     role: Role = "student" if recipe.teachers else "trained"
     yield _Scored(role, f"{role} ({spec.backbone})", student)
     yield _Scored("untrained", f"untrained ({spec.backbone})", untrained_everywhere(recipe, spec, context))

@@ -192,7 +192,7 @@ def test_the_command_prints_what_it_found_and_what_is_wrong(digits_file, capsys)
     with pytest.raises(SystemExit):  # its affinities are wrong, though not its normalization
         main(["doctor", digits_file(mean=[0.3052], std=[0.3760]), "train.cpu_threads=1", "--images", "100"])
     told = capsys.readouterr().out
-    for line in ("teacher: tiny_convnet of net.pth", "format: plain", "none missing", "left over", "neighbors: "):
+    for line in ("teacher: tiny_convnet of net.pth", "in the format plain", "were found", "Left over", "neighbors: "):
         assert line in told
     assert "100 training images of digits, 8 px" in told and "wrongly normalized" not in told
     with pytest.raises(SystemExit) as caught:

@@ -6,8 +6,8 @@ from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.teachers.loading import open_teacher
 
 
-def load_teacher(teacher: config.Teacher, context: Context) -> EmbeddingModel:
-    """A trained teacher, in eval mode and on the CPU.
+def load_teacher(teacher: config.Teacher, context: Context, *, report: bool = True) -> EmbeddingModel:
+    """A trained teacher, in eval mode and on the CPU; of a file it is said what became of its weights, if wanted.
 
     The main process alone reads or downloads it.
 
@@ -19,7 +19,7 @@ def load_teacher(teacher: config.Teacher, context: Context) -> EmbeddingModel:
         folder = None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0]
         return open_teacher(teacher, folder)
 
-    model, report = context.on_main_process(load)  # whose disk has the run, or which downloads it
-    if report:
-        context.say(f"teacher {teacher.file}: {'; '.join(report)}")
+    model, lines = context.on_main_process(load)  # whose disk has the run, or which downloads it
+    if report and lines:
+        context.say(f"teacher: {teacher.title}. {' '.join(lines)}")
     return model

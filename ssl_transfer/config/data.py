@@ -1,6 +1,7 @@
 """``data``: images, and how a batch of views is drawn from them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
@@ -177,6 +178,11 @@ class Data(Section):
     def _what_is_tested_was_held_out(self) -> Iterator[str]:
         if self.test == HELD_OUT and self.held_out is None and not self.is_of_files:
             yield f"test is {HELD_OUT}: say with held_out how many images of {self.splits['training']}"
+
+    @property
+    def title(self) -> str:
+        """What a person calls the images: the name of the data set, or of the folder where it is one's own."""
+        return (self.dataset in ("folder", "hf", "webdataset") and Path(self.root).name) or self.dataset
 
     @property
     def is_of_files(self) -> bool:

@@ -77,7 +77,7 @@ def model_card(
         load=_load(artifact, location),
         notes="\n".join(artifact.notes),
         facts=_bullets(_facts(recipe, info, model, spec)),
-        scores=_scores(run),
+        scores=_scores(run, recipe.data.title),
         recipe=config.dump(recipe),
         versions=_bullets(info.versions or {"ssl-transfer": "not recorded by the run"}),
     )
@@ -86,7 +86,7 @@ def model_card(
 def _summary(recipe: config.Recipe, spec: ModelSpec) -> str:
     taught = " and ".join(f"{teacher.title} (its {teacher.output})" for teacher in recipe.teachers)
     learned = f" from the {'teachers' if len(recipe.teachers) > 1 else 'teacher'} {taught}" if taught else ""
-    return f"`{spec.backbone}` trained by `{recipe.task.kind}`{learned} on `{recipe.data.dataset}` with ssl-transfer."
+    return f"`{spec.backbone}` trained by `{recipe.task.kind}`{learned} on `{recipe.data.title}` with ssl-transfer."
 
 
 def _load(artifact: Artifact, location: str | None) -> str:
@@ -123,7 +123,7 @@ def _start(model: config.Model) -> str:
     return f"pretrained weights of timm{kept}"
 
 
-def _scores(run: Path) -> str:
+def _scores(run: Path, images: str) -> str:
     found = read_scores(run)
     if found is None:
         return "None were taken."
@@ -135,7 +135,7 @@ def _scores(run: Path) -> str:
         taken[sentence] = f"{taken[sentence]}, {metric}" if sentence in taken else metric
     return (
         _table(["%", *table.metrics], rows)
-        + f"\n\nTaken on {found.about['date']}, on `{found.about['dataset']}`:\n\n"
+        + f"\n\nTaken on {found.about['date']}, on `{images}`:\n\n"
         + _bullets({metrics: sentence for sentence, metrics in taken.items()})
     )
 

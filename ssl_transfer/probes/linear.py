@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ DEFAULT_GRID = tuple(10 ** (-5 + 5 * step / 9) for step in range(10))
 
 @dataclass(frozen=True)
 class LinearProbeResult:
-    """The accuracy of a linear probe, and everything that was chosen for it."""
+    """The accuracy of a linear probe, and everything that was chosen for it; ``predicted`` is each test row's class."""
 
     accuracy: float
     strength: float
@@ -32,6 +32,7 @@ class LinearProbeResult:
     n_held_out: int
     n_test: int
     seed: int
+    predicted: Int64[Tensor, " n_test"] = field(repr=False, compare=False)
     normalization: str = "standardized"
 
     @property
@@ -72,8 +73,9 @@ def linear_probe(
     judged = [judge(logits, fits.classes, train_y[held_out]) for logits in fits.logits(train_x[held_out])]
     best = max(range(len(grid)), key=lambda i: (judged[i], i))
     final = _fit(train_x, train_y, grid[best : best + 1], start=fits.classifiers.parameters[best])
+    logits = next(final.logits(test_x))
     return LinearProbeResult(
-        accuracy=judge(next(final.logits(test_x)), final.classes, test_y)[0],
+        accuracy=judge(logits, final.classes, test_y)[0],
         strength=grid[best].item(),
         held_out_accuracy={strength: accuracy for strength, (accuracy, _) in zip(grid.tolist(), judged, strict=True)},
         converged=bool(fits.classifiers.converged.all() and final.classifiers.converged.all()),
@@ -81,6 +83,7 @@ def linear_probe(
         n_held_out=int(held_out.sum()),
         n_test=len(test_x),
         seed=seed,
+        predicted=final.classes[logits.argmax(dim=1)],
     )
 
 

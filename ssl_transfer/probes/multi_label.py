@@ -40,7 +40,7 @@ def multi_label_probe(
     objects that VOC calls difficult: such a row is left out of its class's fit and of its average precision. One
     penalty is chosen for all classes, by :func:`mean_average_precision` on the ``held_out`` rows, and then as in
     :func:`ssl_transfer.probes.transfer.transfer_probe`; without ``held_out`` they are a fifth of all rows, as ``seed``
-    draws it.
+    draws it. ``penalties`` are as there too; ``eleven_points`` is that of the mean average precision.
 
     Raises:
         ValueError: the splits cannot be scored against each other, a penalty is not positive, all rows or none are held

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,10 @@ View = Callable[[int, Int64[Tensor, " b"]], Float[Tensor, "b d"]]
 
 @dataclass(frozen=True)
 class SgdProbeResult:
-    """The accuracy of the last state of a linear layer, and everything that was chosen for it."""
+    """The accuracy of the last state of a linear layer, and everything that was chosen for it.
+
+    ``predicted`` is the class that it gives each test row.
+    """
 
     accuracy: float
     rate: float
@@ -36,6 +39,7 @@ class SgdProbeResult:
     n_held_out: int
     n_test: int
     seed: int
+    predicted: Int64[Tensor, " n_test"] = field(repr=False, compare=False)
     normalization: str = "standardized"
 
     @property
@@ -110,6 +114,7 @@ def sgd_probe(
         n_held_out=int(held_out.sum()),
         n_test=len(test_y),
         seed=seed,
+        predicted=classes[logits.argmax(dim=1)],
     )
 
 

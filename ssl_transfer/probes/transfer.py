@@ -1,7 +1,7 @@
 """The linear probe of transfer benchmarks: logistic regression on features as they are, over 45 penalties."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -26,7 +26,8 @@ class TransferProbeResult:
     """The score of a probe, and everything that was chosen for it.
 
     ``penalty`` is that of the weights against the sum of cross-entropies, 1 / C of scikit-learn; ``held_out`` has what
-    each penalty scored on the held-out rows.
+    each penalty scored on the held-out rows, ``predicted`` the class of each test row, None where rows are of several
+    classes at once.
     """
 
     score: float
@@ -37,6 +38,7 @@ class TransferProbeResult:
     n_train: int
     n_held_out: int
     n_test: int
+    predicted: Int64[Tensor, " n_test"] | None = field(default=None, repr=False, compare=False)
     normalization: str = "none"
 
     @property
@@ -102,6 +104,7 @@ def transfer_probe(
         n_train=len(train_y),
         n_held_out=int(held_out.sum()),
         n_test=len(test_y),
+        predicted=predicted,
     )
 
 

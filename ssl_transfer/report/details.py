@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from ssl_transfer.data import Images
     from ssl_transfer.features.model_features import ModelFeatures
+
+    Predicted = Mapping[str, Mapping[str, Tensor]]  # model -> column of a linear probe -> class of each test image
 
 NAME = "details.json"
 log = logging.getLogger(__name__)
@@ -60,9 +63,9 @@ class Details:
     """What the page shows beside the scores; empty where scoring had nothing to take it from.
 
     ``positions`` has the places of the test images ``mapped`` on each model's map, ``queries`` those whose neighbors
-    the models agree on least. ``labels`` and ``thumbnails`` are of the rows that are named. ``confusion`` counts, for
-    each model, by true and by predicted class, the classes that ``sample`` images get from their nearest training
-    images.
+    the models agree on least of the images of the ``sample``. ``labels`` and ``thumbnails`` are of the rows that are
+    named. ``confusion`` counts, for each model, test images by their class and by the one that ``confused_by`` gives
+    them: the linear probe of that column, or, where that is empty, the nearest training images those of the sample.
     """
 
     sizes: dict[str, Size] = field(default_factory=dict)
@@ -73,6 +76,7 @@ class Details:
     class_names: list[str] = field(default_factory=list)
     thumbnails: dict[int, str] = field(default_factory=dict)
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)
+    confused_by: str = ""
     sample: int = 0
 
     def class_name(self, number: int) -> str:
@@ -95,13 +99,20 @@ def read_details(folder: Path) -> Details:
         return Details()
 
 
-def write_details(folder: Path, models: "Mapping[str, ModelFeatures]", *, seed: int) -> None:
+def write_details(
+    folder: Path, models: "Mapping[str, ModelFeatures]", predicted: "Predicted" = MappingProxyType({}), *, seed: int
+) -> None:
     """Take the details of ``models``, by their names in the tables, on one process, and write them into ``folder``."""
-    write_json(folder / NAME, asdict(take_details(models, seed=seed)))
+    write_json(folder / NAME, asdict(take_details(models, predicted, seed=seed)))
 
 
-def take_details(models: "Mapping[str, ModelFeatures]", *, seed: int) -> Details:
-    """The details of models whose features are of the same images; ``seed`` draws the images and starts the maps."""
+def take_details(
+    models: "Mapping[str, ModelFeatures]", predicted: "Predicted" = MappingProxyType({}), *, seed: int
+) -> Details:
+    """The details of models whose features are of the same images; ``seed`` draws the images and starts the maps.
+
+    ``predicted`` has the class of every test image by model and by the column of a linear probe, if one was scored.
+    """
     from ssl_transfer.probes.splits import shuffled
 
     first = next(iter(models.values()))
@@ -112,6 +123,7 @@ def take_details(models: "Mapping[str, ModelFeatures]", *, seed: int) -> Details
     mapped = sample[:MAPPED]
     queries = _queries(features, sample)
     rows = sorted({row for query in queries for near in query.neighbors.values() for row in [query.row, *near]})
+    confused_by, confusion = _confusion(models, predicted, features, sample, test)
     return Details(
         sizes={name: _size(model.network, test) for name, model in models.items() if model.network is not None},
         mapped=mapped.tolist(),
@@ -120,7 +132,8 @@ def take_details(models: "Mapping[str, ModelFeatures]", *, seed: int) -> Details
         labels={} if test.labels is None else {row: int(test.labels[row]) for row in {*rows, *mapped.tolist()}},
         class_names=list(test.class_names or ()),
         thumbnails=_thumbnails(test, rows),
-        confusion=_confusion(models, features, sample, test),
+        confusion=confusion,
+        confused_by=confused_by,
         sample=len(sample),
     )
 
@@ -184,26 +197,37 @@ def _thumbnails(images: "Images", rows: list[int]) -> dict[int, str]:
 
 
 def _confusion(
-    models: "Mapping[str, ModelFeatures]", features: "Mapping[str, Tensor]", sample: "Tensor", test: "Images"
-) -> dict[str, list[list[int]]]:
-    """Where the nearest training images put the sample; nothing without labels or features of training images."""
+    models: "Mapping[str, ModelFeatures]",
+    predicted: "Predicted",
+    features: "Mapping[str, Tensor]",
+    sample: "Tensor",
+    test: "Images",
+) -> tuple[str, dict[str, list[list[int]]]]:
+    """Where a linear probe puts the test images, and its column; without one, where neighbors put the sample.
+
+    Nothing without labels or features of training images.
+    """
     import torch
 
     from ssl_transfer.probes import knn_predict
 
     if test.labels is None or test.classes is None:
-        return {}
-    labels = test.labels[sample.to(test.labels.device)].cpu()
+        return "", {}
+    probe = next((column for column in predicted.get(next(iter(models)), {})), "")
     found = {}
     for name, model in models.items():
         train_x, train_y = model.features.train_x, model.features.train_y
         if not len(train_x) or train_y.min() < 0:
-            return {}
-        predicted = knn_predict(train_x, train_y, features[name], k=min(VOTES, len(train_x))).cpu()
+            return "", {}
+        if probe:
+            labels, given = test.labels.cpu(), predicted[name][probe].cpu()
+        else:
+            labels = test.labels[sample.to(test.labels.device)].cpu()
+            given = knn_predict(train_x, train_y, features[name], k=min(VOTES, len(train_x))).cpu()
         classes = max(test.classes, int(train_y.max()) + 1)
-        counts = torch.bincount(labels * classes + predicted, minlength=classes**2)
+        counts = torch.bincount(labels * classes + given, minlength=classes**2)
         found[name] = counts.view(classes, classes).tolist()
-    return found
+    return probe, found
 
 
 def _size(network: "nn.Module", images: "Images") -> Size:

@@ -70,27 +70,26 @@ def _content(folder: Path, scored: runs.RunScores | None) -> dict[str, Any]:
 
 
 def _summary(recipe: config.Recipe) -> str:
-    taught = " and ".join(map(_source, recipe.teachers))
-    taught = f" from {taught}" if taught else ""
-    return f"{recipe.task.kind}{taught} into {recipe.model.backbone} on {recipe.data.dataset}, seed {recipe.seed}"
+    """What was trained, by which task, on which images."""
+    titles = " and ".join(teacher.title for teacher in recipe.teachers)
+    teachers = "" if not titles else f" from the teacher{'s' * (len(recipe.teachers) > 1)} {titles}"
+    trained = f"{recipe.model.backbone} learned{teachers}" if titles else f"{recipe.model.backbone} was trained"
+    return f"{trained} by the task {recipe.task.kind} on {recipe.data.title}, with seed {recipe.seed}."
 
 
-def _source(teacher: config.Teacher) -> str:
-    """Where a teacher comes from; where no recipe makes it, in the recipe's own words."""
+def _teacher(teacher: config.Teacher) -> str:
+    """Where a teacher comes from, what it was shown and what was transferred of it, for a person."""
     if teacher.recipe is not None:
-        return f"{teacher.recipe.model.backbone} (recipe {teacher.recipe.name})"
-    given = teacher.model_dump(mode="json", exclude_defaults=True, exclude={"output", "weight"})
-    return ", ".join(f"{key} {value}" for key, value in given.items())
-
-
-def _teachers(recipe: config.Recipe) -> dict[str, str]:
-    """Which of several teachers has which number."""
-    count = len(recipe.teachers)
-    return {
-        teacher_word(place, count): f"{_source(teacher)}, output {teacher.output}, weight {teacher.weight or 1:g}"
-        for place, teacher in enumerate(recipe.teachers)
-        if count > 1
-    }
+        source = f"{teacher.title}, trained by the recipe {teacher.recipe.name}"
+    elif teacher.checkpoint is not None:
+        source = f"the model in {teacher.checkpoint}"
+    elif teacher.file is not None:
+        source = f"{teacher.backbone} with the weights in {teacher.file}"
+    else:
+        source = f"{teacher.title} with the weights published by {'timm' if teacher.timm else 'torchvision'}"
+    size = "" if teacher.image_size is None else f", shown images of {teacher.image_size} px"
+    weight = "" if teacher.weight is None else f", with weight {teacher.weight:g}"
+    return f"{source}{size}; its {teacher.output} {'was' if teacher.output[-1] != 's' else 'were'} transferred{weight}"
 
 
 def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: runs.RunScores, folder: Path) -> dict[str, str]:
@@ -100,8 +99,10 @@ def _facts(recipe: config.Recipe, info: runs.RunInfo, scored: runs.RunScores, fo
         + ("" if info.finished else "; not finished"),
         "time": f"{duration(info.seconds)} in training steps, {info.images_per_second:,.0f} images/s",
         "machine": f"{info.processes} x {info.device or 'unknown'}, {info.precision or 'unknown'}",
-        **_teachers(recipe),
-        "data": f"{recipe.data.dataset}, {recipe.data.views} views, augmentation {recipe.data.augment.preset}",
+        **{teacher_word(place, len(recipe.teachers)): _teacher(own) for place, own in enumerate(recipe.teachers)},
+        "data": f"{recipe.data.title}, {recipe.data.views} "
+        f"{'view' if recipe.data.views == 1 else 'views'} of each image, augmented by the preset "
+        f"{recipe.data.augment.preset}",
         "optimizer": f"{optim.name}, learning rate {optim.lr:g}, weight decay {optim.weight_decay:g}",
         "model": f"{model.stat().st_size / 2**20:.2f} MiB in model.safetensors"
         if model.is_file()
@@ -283,7 +284,7 @@ def _gallery(details: Details) -> dict[str, Any] | None:
         }
 
     return {
-        "models": list(details.queries[0].neighbors),
+        "models": [model.partition(" (")[0] for model in details.queries[0].neighbors],
         "queries": [
             {
                 "image": shown(query.row, query.row),
@@ -322,4 +323,5 @@ def _confusion(details: Details) -> dict[str, Any] | None:
             "pairs": pairs[:_CONFUSED],
             "wrong": sum(n for n, _, _ in pairs),
         }
-    return {"models": matrices, "sample": details.sample, "votes": VOTES}
+    counted = sum(map(sum, next(iter(details.confusion.values()))))
+    return {"models": matrices, "probe": details.confused_by, "counted": counted, "votes": VOTES}

@@ -34,7 +34,9 @@ def draw_views(batches: Batches, path: Path, *, images: int = 8, view_ids: int =
         columns += batches.views_of(pixels, index, view_id)
         titles += [f"{word} {view_id} view {view}" for view in range(len(batches.views))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet = _sheet(columns, titles, [f"#{row}" for row in index.tolist()])
+    files = batches.images.files
+    names = [f"#{row}" if files is None else files[row].rpartition("/")[2] for row in index.tolist()]
+    sheet = _sheet(columns, titles, names)
     write_atomically(path, sheet.save)
 
 

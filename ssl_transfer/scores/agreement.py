@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ssl_transfer.catalog.roles import teacher_word
-from ssl_transfer.scores.base import Layer, Measuring, ScoredImages, ScoreSection, layer_word, listed, score, words
+from ssl_transfer.scores.base import (
+    Effort,
+    Layer,
+    Measuring,
+    ScoredImages,
+    ScoreSection,
+    layer_word,
+    listed,
+    score,
+    words,
+)
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -45,6 +55,10 @@ class Agreement(ScoreSection):
             f"share of an image's {listed(protocol, 'k')} nearest others that both have. CKA: linear centered kernel "
             "alignment. Spearman: the rank correlation of all distances."
         )
+
+    def seconds(self, effort: Effort) -> float:
+        """Every test image is compared with every other, by student and by teacher, and the distances are ranked."""
+        return 20 * effort.n_test**2 * effort.width * effort.multiply
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Neighbor overlap, linear CKA and the rank correlation of distances, with each teacher."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, listed, score, words
+from ssl_transfer.scores.base import Effort, Measuring, ScoredImages, ScoreSection, facts, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -51,6 +51,10 @@ class AttentiveProbe(ScoreSection):
 
         super().check(images)
         refuse_single_images(held_out_tenth(labels_of(images.train), seed=0))
+
+    def seconds(self, effort: Effort) -> float:
+        """The network sees all images once more; the classifiers cost about as much again."""
+        return 2 * (effort.n_train + effort.n_test) * effort.image
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """One score; none of raw pixels, which no network pools."""

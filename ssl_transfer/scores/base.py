@@ -1,7 +1,7 @@
 """What all kinds of scores share: a section of a recipe that knows its columns, its demands and its measure."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -57,12 +57,29 @@ class Measuring:
     """What a measure may look at besides the features that it scores.
 
     ``teachers`` are the features of the same layer of each teacher. ``classes`` are those of the run's own classifier:
-    one with another number of outputs knows other classes than the images have.
+    one with another number of outputs knows other classes than the images have. A probe leaves the class that it gives
+    each test image in ``predicted``, by its column.
     """
 
     seed: int = 0
     teachers: "Sequence[ModelFeatures]" = ()
     classes: int | None = None
+    predicted: "dict[str, Tensor]" = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What decides how long the measures of a model take: its images, its width, and how fast this machine is.
+
+    ``multiply`` is the seconds of one multiply-add of a matrix product, ``image`` those of the features of an image.
+    """
+
+    n_train: int
+    n_test: int
+    classes: int
+    width: int
+    multiply: float
+    image: float
 
 
 class ScoreSection(Section):
@@ -136,6 +153,13 @@ class ScoreSection(Section):
         """
         return []
 
+    def seconds(self, effort: Effort) -> float:
+        """About how long :meth:`measure` takes of one model, to within a factor of a few, before anything is measured.
+
+        The numbers in it are multiply-adds for each number that is looked at, as they were timed on two processors.
+        """
+        return 0.0
+
     def watcher(self, training: WatchedTraining) -> Watcher | None:
         """What is called after each step of training, if the kind is measured then."""
         return None
@@ -208,5 +232,5 @@ def four(features: "ModelFeatures") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
 
 
 def facts(result: Any) -> dict[str, Any]:
-    """All that a probe reports beside its accuracy: the values that it used, and what it found on the way."""
-    return {key: value for key, value in asdict(result).items() if key != "accuracy"}
+    """The values that a probe used and what it found on its way: all but its accuracy and predictions."""
+    return {key: value for key, value in asdict(result).items() if key not in ("accuracy", "predicted")}

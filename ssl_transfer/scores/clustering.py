@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ssl_transfer.scores.base import (
+    Effort,
     Layer,
     Measuring,
     Metric,
@@ -46,6 +47,10 @@ class Clustering(ScoreSection):
             f"them, the best of {listed(protocol, 'restarts')} runs of k-means; NMI is normalized, AMI corrected for "
             "chance."
         )
+
+    def seconds(self, effort: Effort) -> float:
+        """Every step of k-means, from every start, compares the test images with the centers."""
+        return 1200 * effort.n_test * effort.width * effort.classes * effort.multiply
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """As many clusters as there are classes."""

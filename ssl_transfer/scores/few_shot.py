@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, Strict
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, four, listed, score, words
+from ssl_transfer.scores.base import Effort, Measuring, ScoredImages, ScoreSection, four, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count
 
@@ -60,6 +60,12 @@ class FewShot(ScoreSection):
             f"Logistic regression (C = {listed(protocol, 'C')}) on features that are centered and brought to length "
             f"one, from {listed(protocol, 'labels')} labeled training images, {amount}, drawn several times."
         )
+
+    def seconds(self, effort: Effort) -> float:
+        """A fit for each draw, on its labels alone, and its judgment of every test image."""
+        labels = sum(amount * (effort.n_train if amount < 1 else effort.classes) for amount in self._amounts)
+        judged = len(self._amounts) * effort.n_test
+        return (500 * labels + judged) * self.draws * effort.width * effort.classes * effort.multiply
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Mean and standard deviation over the draws, for every amount of labels."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, listed, score, words
+from ssl_transfer.scores.base import Effort, Measuring, ScoredImages, ScoreSection, facts, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count, Preset
 
@@ -55,6 +55,10 @@ class Finetune(ScoreSection):
             f"The whole network with a new classifier, trained on {share} for {listed(protocol, 'epochs')} epochs with "
             f"augmented views ({listed(protocol, 'augment')}); scored after the last step."
         )
+
+    def seconds(self, effort: Effort) -> float:
+        """A step forward and back costs about three times the features."""
+        return (3 * self.epochs * self.fraction * effort.n_train + effort.n_test) * effort.image
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """The accuracy of a copy of the network after its last step."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, Strict
 
 from ssl_transfer.scores.base import (
+    Effort,
     Measuring,
     Metric,
     ScoredImages,
@@ -74,6 +75,10 @@ class KNN(ScoreSection):
             vote = f"votes that weigh exp(cosine / {listed(protocol, 'temperature')})"
         near = "largest cosine" if protocol.get("metric", "cosine") == "cosine" else "smallest Euclidean distance"
         return f"The {listed(protocol, 'k')} training images of {near} to a test image decide its class, by {vote}."
+
+    def seconds(self, effort: Effort) -> float:
+        """Every test image is compared with every training image."""
+        return 2 * effort.n_train * effort.n_test * effort.width * effort.multiply
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Every pair of ``k`` and ``temperature``, from one search."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ssl_transfer.scores.base import Measuring, ScoredImages, ScoreSection, facts, four, listed, score, words
+from ssl_transfer.scores.base import Effort, Measuring, ScoredImages, ScoreSection, facts, four, listed, score, words
 from ssl_transfer.scores.score import Score
 from ssl_transfer.section import Count, Preset
 
@@ -98,26 +98,35 @@ class LinearProbe(ScoreSection):
         folds = f" Mean over {listed(protocol, 'folds')} predefined folds." * ("folds" in protocol)
         return text + edge + folds
 
+    def seconds(self, effort: Effort) -> float:
+        """Every step of a fit multiplies the features by the weights; augmented images are made and seen anew."""
+        once = effort.n_train * effort.width * effort.classes * effort.multiply
+        if self.protocol in ("lbfgs", "kornblith"):
+            return (2500 if self.protocol == "lbfgs" else 6000) * once
+        return self.epochs * (130 * once + effort.n_train * effort.image * (self.protocol == "augmented"))
+
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """One score: of all training images, or the mean over folds."""
         import torch
 
         (column,) = self.columns()
         if not self.folds:
-            accuracy, settings = self._fit(features, measuring.seed)
+            accuracy, settings, measuring.predicted[column] = self._fit(features, measuring.seed)
             return [score(features, column, accuracy, settings)]
         found = [self._fit(features, measuring.seed, rows) for rows in _folds(features)]
-        accuracies = torch.tensor([accuracy for accuracy, _ in found], dtype=torch.float64)
+        accuracies = torch.tensor([accuracy for accuracy, *_ in found], dtype=torch.float64)
         shared = {
-            key: _shared([settings[key] for _, settings in found])
+            key: _shared([settings[key] for _, settings, _ in found])
             for key in found[0][1]
             if key not in ("held_out_accuracy", "held_out")
         }
         mean, sd = accuracies.mean().item(), accuracies.std().item()
         return [score(features, column, mean, shared | {"folds": len(found)}, sd=sd, n=len(found))]
 
-    def _fit(self, features: "ModelFeatures", seed: int, rows: "Tensor | None" = None) -> tuple[float, dict[str, Any]]:
-        """Accuracy and settings of a linear classifier on all training images, or on those at ``rows``."""
+    def _fit(
+        self, features: "ModelFeatures", seed: int, rows: "Tensor | None" = None
+    ) -> "tuple[float, dict[str, Any], Tensor]":
+        """Accuracy, settings and predictions of a linear classifier of all training images, or of those at ``rows``."""
         from ssl_transfer import probes
         from ssl_transfer.features.augmented import augmented_features
 
@@ -137,7 +146,8 @@ class LinearProbe(ScoreSection):
             settings = {"augment": self.augment if augmented else "none"}
         settings |= {"probe": "linear", "protocol": self.protocol, "at_grid_edge": result.at_grid_edge}
         accuracy = result.score if self.protocol == "kornblith" else result.accuracy
-        return accuracy, settings | {key: value for key, value in facts(result).items() if key != "score"}
+        settings |= {key: value for key, value in facts(result).items() if key != "score"}
+        return accuracy, settings, result.predicted
 
 
 def _folds(features: "ModelFeatures") -> "list[Tensor]":

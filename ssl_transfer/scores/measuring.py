@@ -8,6 +8,8 @@ from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ssl_transfer.features.model_features import ModelFeatures
 
 
@@ -29,11 +31,12 @@ def measure_all(
     teachers: "Sequence[Mapping[str, ModelFeatures]]" = (),
     main: bool,
     classes: int | None = None,
+    predicted: "dict[str, Tensor] | None" = None,
     watched: Callable[[str], AbstractContextManager[Any]] = nullcontext,
 ) -> list[Score]:
     """Every score of ``asked`` of one model, of which ``layers`` has the features by layer; on the ``main`` process.
 
-    ``teachers`` have those of each teacher likewise; ``classes`` is that of
+    ``teachers`` have those of each teacher likewise; ``classes`` and ``predicted`` are those of
     :class:`~ssl_transfer.scores.base.Measuring`. The other processes take part where a kind needs them, and return
     nothing. Each measure is taken inside ``watched`` of its first column.
     """
@@ -41,13 +44,14 @@ def measure_all(
     from ssl_transfer.features.extraction import exact
 
     scores: list[Score] = []
+    predicted = {} if predicted is None else predicted
     for kind in asked:
         if kind.during_training or not (main or kind.needs_all_processes):
             continue
         if kind.needs_all_processes:
             meet()  # what the main process measured alone before may have taken hours
         layer = kind.scored_layer
-        measuring = Measuring(seed, [teacher[layer] for teacher in teachers], classes)
+        measuring = Measuring(seed, [teacher[layer] for teacher in teachers], classes, predicted)
         with watched(next(iter(kind.columns()), kind.kind)), exact():
             found = kind.measure(layers[layer], measuring)
         scores += found if main else []

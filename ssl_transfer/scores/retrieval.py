@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ssl_transfer.scores.base import (
+    Effort,
     Layer,
     Measuring,
     Metric,
@@ -61,6 +62,10 @@ class Retrieval(ScoreSection):
             f"Each of {listed(protocol, 'n_queries')} test images searches for images of its class among the other "
             f"test images, nearest first ({listed(protocol, 'metric')}). Recall@K: whether one is among the first K."
         )
+
+    def seconds(self, effort: Effort) -> float:
+        """Every test image is compared with every other."""
+        return 3 * effort.n_test**2 * effort.width * effort.multiply
 
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """Each test image searched among all others, or the queries of a data set in its gallery."""

@@ -633,7 +633,7 @@ def test_the_report_accounts_for_every_weight_of_the_file(tmp_path):
     assert report.matched + head + len(report.left_over) == len(in_file)
     assert all(name.startswith(("encoder_k.", "queue")) for name in report.left_over)
     assert report.head == (512, 512, 128)
-    assert "projection head: 512 -> 512 -> 128" in report.lines()
+    assert "The projection head is 512 -> 512 -> 128 wide." in report.lines()
     assert any("encoder_k (104)" in line for line in report.lines())
 
 
@@ -661,10 +661,10 @@ def test_what_names_of_everyone_leave_open_is_asked_for(name, tmp_path):
 
 def test_what_is_assumed_of_a_tool_is_said(tmp_path):
     _, report = load_foreign(save(CASES["moco_v2"][1](), tmp_path), backbone="resnet18", mean=(0.5, 0.5, 0.5))
-    (line,) = (line for line in report.lines() if line.startswith("assumed"))
+    (line,) = (line for line in report.lines() if line.startswith("Assumed"))
     assert line == (
-        "assumed, as moco does it: std (0.229, 0.224, 0.225); images of 224 px; "
-        "ReLU between the layers of the projection head"
+        "Assumed, as moco does it: std (0.229, 0.224, 0.225); images of 224 px; "
+        "ReLU between the layers of the projection head."
     )
 
 

@@ -42,7 +42,7 @@ def test_positions_are_interpolated_as_timm_does_it(container, size, vit, tmp_pa
     loaded, report = load_content(content, tmp_path, backbone=VIT, image_size=size)
     assert_same_features(loaded, at_size(VIT, size, weights), size)
     assert report.resized == ("pos_embed",)
-    assert "interpolated to the size of the images: pos_embed" in report.lines()
+    assert "Interpolated to the size of the images: pos_embed." in report.lines()
 
 
 def test_nothing_is_interpolated_at_the_size_of_the_training(vit, tmp_path):

@@ -98,7 +98,7 @@ def test_averages_are_left_where_the_weights_are_there_too_and_are_named(
     loaded, report = load_content(content, tmp_path, backbone="resnet18")
     assert_same_features(loaded, network, 64)
     assert report.others == (average,)
-    assert any("not taken" in line and line.endswith(average) for line in report.lines())
+    assert any("not taken" in line and line.endswith(f"{average}.") for line in report.lines())
     other, report = load_content(content, tmp_path, backbone="resnet18", prefix=average)
     assert torch.equal(other.conv1.weight, 1.5 * weights["conv1.weight"]) and report.others == (trained,)
 
@@ -107,7 +107,7 @@ def test_an_average_kept_as_a_list_is_left_over_and_counted(weights, tmp_path):
     """A list has no names to load by; it must not vanish from the account."""
     content = {"model": weights, "ema": {"shadow_params": list(averaged(weights).values())}}
     _, report = load_content(content, tmp_path, backbone="resnet18")
-    assert f"left over in the file: ema ({len(weights)})" in report.lines()
+    assert f"Left over in the file: ema ({len(weights)})." in report.lines()
 
 
 @pytest.mark.parametrize(

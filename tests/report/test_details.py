@@ -53,6 +53,17 @@ def test_mistakes_are_counted_as_scikit_learn_counts_them(models, monkeypatch):
         assert found.confusion[name] == confusion_matrix(x.test_y, by_cosine, labels=range(CLASSES)).tolist()
 
 
+def test_mistakes_are_those_of_the_linear_probe_where_one_was_scored(models):
+    labels = models["teacher"].features.test_y
+    given = {name: labels.roll(shift) for shift, name in enumerate(models)}
+    found = take_details(
+        models, {name: {"linear": classes, "linear sgd": labels} for name, classes in given.items()}, seed=0
+    )
+    assert found.confused_by == "linear"
+    for name, classes in given.items():
+        assert found.confusion[name] == confusion_matrix(labels, classes, labels=range(CLASSES)).tolist()
+
+
 def test_neighbors_are_the_nearest_by_cosine_and_disagreements_come_first(models):
     found = take_details(models, seed=0)
     near = {}
@@ -120,6 +131,11 @@ def test_details_without_labels_are_read_back_as_they_were_written(models, tmp_p
         bare[name] = ModelFeatures(name, table, {}, network=model.network, images=splits)
     write_details(tmp_path, bare, seed=3)
     found = read_details(tmp_path)
-    assert found.confusion == {} and found.labels == {} and len(found.queries) == details.QUERIES
+    assert (
+        found.confusion == {}
+        and found.confused_by == ""
+        and found.labels == {}
+        and len(found.queries) == details.QUERIES
+    )
     again = take_details(bare, seed=3)
     assert (found.positions, found.queries, found.thumbnails) == (again.positions, again.queries, again.thumbnails)

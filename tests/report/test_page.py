@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 
 import pytest
@@ -97,7 +97,11 @@ def test_every_score_and_every_protocol_is_on_the_page(folder):
     for shown in ("probe knn", "k 20", "temperature 0.123", "strengths 0.5: 0.25", "layer features"):
         assert shown in page.text
     assert "The 20 training images of largest cosine to a test image decide its class" in page.text
-    assert "relaxed_contrastive from tiny_convnet" in page.text and "200 images/s" in page.text
+    learned = (
+        "cifar_resnet8 learned from the teacher tiny_convnet by the task relaxed_contrastive on digits, with seed 0."
+    )
+    assert learned in page.text and "200 images/s" in page.text
+    assert "tiny_convnet, trained by the recipe digits-simclr; its features were transferred" in page.text
     assert (folder / "recipe.yaml").read_text() in "".join(page.words)
 
 
@@ -157,9 +161,32 @@ def test_the_details_are_on_the_page(folder):
     assert f"{TEACHER} 300,000 12.00 M 1,000" in page.text and f"{STUDENT} 78,000 0.00 M 2" in page.text
     assert text.count("<circle") == 4 and 'cx="150.0" cy="150.0"' in text
     assert text.count('<img class="other"') == 1  # the teacher's neighbor is of another class
-    assert "0 in common" in page.text and f"{STUDENT}: 5 wrong" in page.text and f"{TEACHER}: 1 wrong" in page.text
+    assert "0 in common teacher student" in page.text  # names of networks are in the tables
+    assert f"{STUDENT}: 5 wrong" in page.text and f"{TEACHER}: 1 wrong" in page.text
+    assert "12 test images by a vote of their 20 nearest training images" in page.text
     assert "<owl>" in page.text and "<owl>" not in text
     assert all(link.startswith(("#", "data:image/png")) for link in page.links)
+
+
+def test_mistakes_of_a_linear_probe_are_said_to_be_its_own(folder):
+    (folder / "details.json").write_text(json.dumps(asdict(replace(DETAILS, confused_by="linear"))))
+    text = Page(write_report(folder).read_text()).text
+    assert "The classes that the linear probe, linear in the table, gives 12 test images." in text
+    assert "vote of" not in text
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        ("{timm: resnet18, image_size: 96}", "resnet18 with the weights published by timm, shown images of 96 px"),
+        ("{file: a/net.pth, backbone: resnet50, output: logits}", "resnet50 with the weights in a/net.pth; its logits"),
+        ("{checkpoint: runs/old, output: projection}", "the model in runs/old; its projection was transferred"),
+        ("[{timm: resnet18, weight: 2}, {torchvision: resnet50}]", "were transferred, with weight 2"),
+    ],
+)
+def test_teachers_are_described_in_words(teacher, words, tmp_path):
+    folder = fake_run(tmp_path / "run", {"student (small)": {"kNN 20": 0.5}}, f"task.teacher={teacher}")
+    assert words in Page(write_report(folder).read_text()).text
 
 
 def test_damaged_details_are_left_out_with_a_warning(folder, caplog):

@@ -12,7 +12,7 @@ from ssl_transfer import config
 from ssl_transfer.errors import UserError
 from ssl_transfer.features.model_features import ModelFeatures
 from ssl_transfer.probes import Features, linear_probe
-from ssl_transfer.scores.base import Measuring
+from ssl_transfer.scores.base import Effort, Measuring
 from ssl_transfer.scores.finetune import Finetune
 from ssl_transfer.scores.linear_probe import LinearProbe
 from ssl_transfer.scores.measuring import measure_all, needed_layers
@@ -66,6 +66,27 @@ def test_each_number_carries_what_it_was_taken_by(every_score):
     assert (few := by_name["10 % (3 draws)"]).protocol["labels"] == 12 and (few.n, few.sd is None) == (3, False)
     assert by_name["R@1 L2 output"].protocol.items() >= {"metric": "euclidean", "n_queries": 60}.items()
     assert by_name["overlap 5"].protocol.items() >= {"teacher": "teacher (big)", "k": 5}.items()
+
+
+def test_a_linear_probe_leaves_the_classes_of_the_test_images_that_its_score_counts():
+    model = subject("small", 0)
+    asked = kinds(*(kind for kind in EVERY_KIND if kind["kind"] == "linear_probe"))
+    predicted: dict[str, torch.Tensor] = {}
+    scores = measure_all({"features": model}, asked, seed=0, main=True, predicted=predicted)
+    accuracy = {score.metric: score.value for score in scores}
+    assert predicted.keys() == {column for column in accuracy if "per fold" not in column}  # ten folds have ten answers
+    for column, given in predicted.items():
+        assert (given == model.features.test_y).double().mean().item() == accuracy[column]
+
+
+@pytest.mark.parametrize("kind", kinds(*EVERY_KIND), ids=lambda kind: next(iter(kind.columns()), kind.kind))
+def test_measures_of_more_images_are_expected_to_take_longer(kind):
+    few = Effort(n_train=1000, n_test=100, classes=5, width=64, multiply=1e-10, image=1e-3)
+    more = replace(few, n_train=2000, n_test=200)
+    if kind.during_training:  # which is in the time of training
+        assert kind.seconds(few) == 0
+    else:
+        assert kind.seconds(more) > kind.seconds(few) > 0
 
 
 def test_augmenting_by_nothing_is_the_probe_on_the_features_themselves(every_score):

@@ -190,7 +190,8 @@ def test_a_file_teacher_reports_what_it_matched(tmp_path):
     named = {"backbone": "resnet18", "mean": HALF, "std": HALF, "image_size": 32}
     teacher = config.Teacher(file=str(tmp_path / "net.safetensors"), **named)
     model, report = open_teacher(teacher, None)
-    assert report[0] == "format: plain, backbone below the top" and "left over in the file: fc (2)" in report
+    assert report[0] == "The file was read in the format plain, and the backbone at the top of it."
+    assert "Left over in the file: fc (2)." in report
     assert teacher.title == "resnet18 of net.safetensors" and model.num_features == 512
 
 
@@ -207,7 +208,8 @@ def test_one_of_several_networks_in_a_file_is_chosen_by_prefix(tmp_path):
     teacher = config.Teacher(file=str(tmp_path / "net.safetensors"), prefix="teacher", **named)
     model, report = open_teacher(teacher, None)
     assert torch.equal(model.backbone.network.conv1.weight, weights["teacher.conv1.weight"])
-    assert report[0] == "format: wrapped, backbone below teacher" and any("student" in line for line in report)
+    assert report[0] == "The file was read in the format wrapped, and the backbone below teacher in it."
+    assert any("student" in line for line in report)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, timm_folder):

@@ -36,24 +36,28 @@ class LoadReport:
     no_projection: str  # why there is none, empty where there is one
 
     def lines(self) -> list[str]:
-        """The report for a person."""
-        head = " -> ".join(map(str, self.head)) if self.head else f"none ({self.no_projection})"
+        """The report for a person, a sentence a line."""
         groups = Counter(name.partition(".")[0] for name in self.left_over)
-        left = ", ".join(f"{group} ({count})" for group, count in groups.most_common(8)) or "nothing"
+        left = ", ".join(f"{group} ({count})" for group, count in groups.most_common(8))
         if len(groups) > 8:
             left += f", and {len(self.left_over) - sum(count for _, count in groups.most_common(8))} others"
-        told = [
-            f"format: {self.format}, backbone below {self.prefix or 'the top'}",
-            f"backbone: all {self.matched} weights matched, none missing",
+        lines = [
+            f"The file was read in the format {self.format}, and the backbone "
+            + (f"below {self.prefix} in it." if self.prefix else "at the top of it."),
+            f"All {self.matched} weights of the backbone were found.",
         ]
         if self.resized:
             more = f" and {len(self.resized) - 2} more" if len(self.resized) > 2 else ""
-            told.append(f"interpolated to the size of the images: {', '.join(self.resized[:2])}{more}")
+            lines.append(f"Interpolated to the size of the images: {', '.join(self.resized[:2])}{more}.")
         if self.others:
-            told.append(f"other weights of this network, not taken (name one as prefix): {', '.join(self.others)}")
+            lines.append(f"Other weights of this network, not taken (name one as prefix): {', '.join(self.others)}.")
         if self.assumed:
-            told.append(f"assumed, as {self.format} does it: {'; '.join(self.assumed)}")
-        return [*told, f"projection head: {head}", f"left over in the file: {left}"]
+            lines.append(f"Assumed, as {self.format} does it: {'; '.join(self.assumed)}.")
+        if self.head:
+            lines.append(f"The projection head is {' -> '.join(map(str, self.head))} wide.")
+        else:
+            lines.append(f"There is no projection head: {self.no_projection}.")
+        return [*lines, f"Left over in the file: {left or 'nothing'}."]
 
 
 def load_foreign(
