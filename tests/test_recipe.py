@@ -186,22 +186,28 @@ def test_a_run_says_and_writes_down_what_it_did(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert f"{folder} is trained (2 steps)" in said and "digits-simclr" not in said
     assert (folder / "report.html").is_file() and not (folder / "state" / "state.pt").exists()
+    (folder / "report.html").write_text("a report that is there is left as it is")
+    recipe.run(given)
+    assert (folder / "report.html").read_text() == "a report that is there is left as it is"
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match=f"{folder} was trained to its end but has no .*: bring the file back, or rem"):
         recipe.run(given)
 
 
-def test_a_stopped_run_says_how_far_it_is_and_goes_on_from_there(tmp_path, capsys):
+def test_a_stopped_run_says_how_far_it_is_and_goes_on_from_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(recipe, "doubts", lambda given, teachers, images: [f"{len(teachers)} dubious"])
     given = load(tmp_path, *SHORT)
     with pytest.raises(Interrupted, match="stopped after step 1 of 2"):
         recipe.run(given, stop=lambda step: step == 1)  # with which the teacher is done
     info = runs.read_info(tmp_path / "digits-transfer")
     assert (info.steps, info.total_steps, info.finished) == (1, 2, False) and info.seconds > 0
+    assert capsys.readouterr().out.count("dubious") == 1  # of the student's teacher; its own recipe has none
     with pytest.raises(Interrupted, match="digits-transfer is trained, and the same command goes on from there"):
         recipe.run(given, stop=lambda step: step == 0)
     done = runs.read_info(tmp_path / "digits-transfer")
     assert (done.steps, done.finished) == (2, True) and done.seconds > info.seconds
-    assert "digits-simclr is trained (1 steps)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "digits-simclr is trained (1 steps)" in said and "dubious" not in said
     assert len(losses(tmp_path / "digits-transfer")) == 2
 
 

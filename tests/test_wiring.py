@@ -25,6 +25,7 @@ from ssl_transfer.data.views import augment
 from ssl_transfer.features.extraction import compute_features
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.probes import retrieval
+from ssl_transfer.progress import duration
 from ssl_transfer.scores.base import ScoreSection
 from ssl_transfer.section import Section
 from ssl_transfer.tasks.sections import Task
@@ -68,6 +69,7 @@ class Handed(Exception):
     def __init__(self, task: nn.Module, batch: Callable, optimizer: torch.optim.Optimizer, **settings: Any):
         self.task, self.batch, self.optimizer = task, batch, optimizer
         self.plan, self.keeping, self.after_step = settings["plan"], settings["keeping"], settings["after_step"]
+        self.progress = settings["progress"]
         with settings["autocast"]() as autocast:
             self.precision = autocast.fast_dtype if autocast._enabled else torch.float32
         self.threads = torch.get_num_threads()
@@ -504,6 +506,31 @@ def test_recall_during_training_is_of_the_test_images(reach):
     embeddings = compute_features(run.model.eval(), test, layer="output")
     expected = retrieval(embeddings, test.labels, k=[1], metric="euclidean").recall[1]
     assert watch(14) == {} and list(watch(29).values()) == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        ("[]", None),
+        ("[{{kind: monitor, every: 1}}]", None),
+        ("[{{kind: monitor, every: 1}}, {{kind: knn, k: [5]}}]", "1 measure of"),
+        ("[{{kind: knn, k: [5]}}, {{kind: linear_probe}}]", "2 measures of"),
+    ],
+)
+def test_while_it_trains_a_run_says_what_scoring_will_take(reach, score, said):
+    run = reach("simclr", f"score={score}")
+    seconds = (1442 + 355) * 2.5 / (2 * 96)  # of a view as in a step, for every image that probes learn from or score
+    words = run.progress.afterwards(2.5)
+    if said is None:
+        assert words == ""
+    else:
+        assert f"{duration(seconds)} for the features of 1,797 images to score, and {said}" in words
+
+
+def test_a_teacher_is_not_scored_where_it_is_trained(reach):
+    teacher = "task.teacher={{recipe: {folder}/simclr.yaml}}", "task.teacher.recipe.score=[{{kind: knn, k: [5]}}]"
+    run = reach("relaxed_contrastive", *teacher)
+    assert type(run.task).__name__ == "SimCLR" and run.progress.afterwards(2.5) == ""
 
 
 @pytest.mark.parametrize("asked", [True, False])
