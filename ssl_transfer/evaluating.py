@@ -86,6 +86,8 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
             with main_process_first():
                 splits = scored_splits(recipe, read_images)
             return [scored_part(recipe, images).to(state.device) for images in splits]
+    if dataset is None and folder is not None and not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: name a run or an exported folder, or give --timm NAME")
     if dataset is None:
         raise UserError(
             "name the data set to score on, such as --dataset cifar10 (with --root and, for files, --image-size)"

@@ -169,6 +169,7 @@ MISTAKES = [
     ("knn --timm resnet18 --features x.npz", "given: timm, features"),
     ("knn --timm resnet19 --dataset digits", "no network named 'resnet19' in timm: did you mean resnet1"),
     ("knn --timm resnet18", "such as --dataset cifar10 .with --root and, for files, --image-size"),
+    ("knn nowhere", "there is no folder nowhere: name a run or an exported folder"),
     ("knn nowhere --dataset digits", "nowhere holds no trained model"),
     ("knn --file model.pth --dataset digits", "--file needs --backbone"),
     ("knn --features nothing.npz", "nothing.npz"),
