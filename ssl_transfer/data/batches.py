@@ -48,7 +48,8 @@ class Batches:
     Keyword arguments:
         seed: of the orders and of all views.
         batch_size: images in a batch, over all processes.
-        rank, world: the number of this process, and of all.
+        rank: the number of this process.
+        world: how many processes there are.
         drop_last: leave the images that do not fill a last batch out of an epoch; else that batch is smaller.
         per_class: draw batches with this number of images of each of their classes
             (:class:`ssl_transfer.data.sampling.ClassBalanced`), as many in an epoch as there would be otherwise.

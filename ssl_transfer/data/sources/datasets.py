@@ -68,8 +68,8 @@ def load_images(
         image: which of several images is meant: a column of ``hf``, the end of a name in ``webdataset``.
         decode: without it, images are only listed: number, labels and fingerprint are known, and pixels are decoded,
             not checked before, when they are asked for.
-        on_error, resident, workers, memory, unchecked: when images are decoded, and what becomes of broken ones
-            (:class:`ssl_transfer.data.sources.materialize.Decoding`).
+        **decoding: ``on_error``, ``resident``, ``workers``, ``memory`` and ``unchecked``, which say when images are
+            decoded, and what becomes of broken ones (:class:`ssl_transfer.data.sources.materialize.Decoding`).
 
     Raises:
         FileNotFoundError: files of the data set are missing.

@@ -57,11 +57,18 @@ class Augment:
 
     Keyword arguments:
         size: side of a view in pixels.
-        crop_scale, crop_ratio: range of a random crop's share of the image's area, and of its width by its height;
-            without ``crop_scale`` the whole image is resized.
+        crop_scale: range of a random crop's share of the image's area; without it the whole image is resized.
+        crop_ratio: range of a random crop's width by its height.
         crop_padding: instead, cut a box of ``size`` out of the image enlarged on each side by its reflection.
-        flip, color_jitter, grayscale, blur, solarize: probability of each.
-        brightness, contrast, saturation, hue: strength of each part of the color jitter.
+        flip: probability of a horizontal flip.
+        color_jitter: probability of a change of brightness, contrast, saturation and hue.
+        brightness: strength of this part of the color jitter.
+        contrast: likewise.
+        saturation: likewise.
+        hue: likewise.
+        grayscale: probability that colors become grays.
+        blur: probability of a blur.
+        solarize: probability that bright pixels are inverted.
         blur_sigma: range of the blur's standard deviation in pixels.
         solarize_threshold: value from which on pixels are inverted.
         cutout: side in pixels of a mid-gray square at a random place; 0: none.
