@@ -151,7 +151,9 @@ def test_a_classifier_is_scored_by_the_numbers_that_it_learned(photos):
     assert train.labels.unique().tolist() == test.labels.unique().tolist() == [0, 1]
     learned = config.load(photos / "photos.yaml", ["task={kind: classify}"])
     train, test = scored_splits(learned, list_images)
-    numbers = {name: number for number, name in enumerate(list_images(learned, "training").class_names)}
+    names = list_images(learned, "training").class_names
+    assert OpenSplits(Context.start(learned)).class_names(learned) == names == ("ash", "beech", "cedar")
+    numbers = {name: number for number, name in enumerate(names)}
     assert train.labels.unique().tolist() == test.labels.unique().tolist() == [numbers["ash"], numbers["cedar"]]
     assert test.class_names[int(test.labels[0])] == "ash" and test.classes == 3
 

@@ -23,7 +23,11 @@ from tests.processes import assert_same_on, sum_over_processes
 from tests.tasks.test_transfer import KINDS, RECIPE, SMALL, share_of_batch
 
 PLAIN = {"label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0}
-MIXED = {"mixup": {"mixup": 0.8}, "cutmix": {"cutmix": 1.0}, "smoothed": {"label_smoothing": 0.2}}
+MIXED = {
+    "mixup": {"mixup": 0.8, "label_smoothing": 0.1},
+    "cutmix": {"cutmix": 1.0},
+    "smoothed": {"label_smoothing": 0.2},
+}
 
 
 def classifier(name: str, seed: int) -> EmbeddingModel:
@@ -94,7 +98,8 @@ def test_loss_is_the_mean_cross_entropy_of_all_views():
 @pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 def test_mixed_images_are_judged_by_both_labels(kind):
     task, batch = task_of(kind), labeled(5)
-    settings = {"mixup": 0.0, "cutmix": 0.0} | MIXED[kind]
+    settings = PLAIN | MIXED[kind]
+    smoothing = settings.pop("label_smoothing")
     images, losses = [], []
     for view, of_view in enumerate(batch.views):
         mix = draw_mix(seed=3, step=5, view=view, **settings, height=8, width=8)
@@ -103,7 +108,8 @@ def test_mixed_images_are_judged_by_both_labels(kind):
     for row, of_row in enumerate(logits):
         mix = draw_mix(seed=3, step=5, view=row // 12, **settings, height=8, width=8)
         own, other = batch.labels[row % 12], batch.labels[11 - row % 12]
-        losses.append(mix.own * cross_entropy(of_row, own) + (1 - mix.own) * cross_entropy(of_row, other))
+        of_own, of_other = (cross_entropy(of_row, label, label_smoothing=smoothing) for label in (own, other))
+        losses.append(mix.own * of_own + (1 - mix.own) * of_other)
     torch.testing.assert_close(task(batch)["loss"], torch.stack(losses).mean())
 
 
