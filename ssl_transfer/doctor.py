@@ -21,6 +21,7 @@ from ssl_transfer.probes.batch_norm_statistics import batch_norm_mismatch
 from ssl_transfer.teachers.loading import open_teacher
 
 NEIGHBORS = 20
+NEAREST = 10  # rows that are asked how far they stand out from the others
 PAIRED = 2000  # rows of which all pairs are looked at: 2,000 have two million
 
 # The ways to normalize that people mix up, beside the teacher's own and the data's.
@@ -44,6 +45,7 @@ class Geometry:
     cosine: float  # mean of pairs
     median_distance: float  # squared, of pairs of normalized rows
     affinity: float  # mean of pairs, Gaussian at some sigma
+    clearness: float  # how far a row's nearest others lie below the mean of its squared distances, in their sds
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,11 @@ def examine(
     sample = _sample(images, count)
     pixels = torch.cat(list(sample.parts(slice(0, len(sample)))))
     seen = pixels_seen_by(model, pixels, images)
-    embedding = extract_features(Output(model, output).eval(), pixels, batch_size=64)
+    Output(model, output)  # which refuses one that the model lacks
+    outputs = _outputs(model, pixels)
+    embedding = outputs.pop(output)
     geometry = geometry_of(embedding, 1.0 if sigma is None else sigma)
-    knn = None if sample.labels is None else _knn(embedding, pixels, sample.labels)
+    knn = None if sample.labels is None else (_knn(embedding, sample.labels), _knn(raw_pixels(pixels), sample.labels))
 
     size, own = pixels.shape[-1], model.backbone.preprocessing
     resized = "" if size == own.input_size else f", brought to {own.input_size} px"
@@ -118,7 +122,7 @@ def examine(
         f"sd {seen.sd:.2f}"
         + (f", first batch norm off by {seen.mismatch['own']:.2f}" if seen.mismatch else ", no batch norm to ask"),
         f"output: {geometry.width} wide, norm {geometry.norm:.3g} ± {geometry.norm_sd:.2g}",
-        f"spread: effective rank {geometry.rank:.1f} around the mean, mean cosine of pairs {geometry.cosine:.2f}",
+        f"spread: {_spread(geometry)}",
         f"affinity: median squared distance {geometry.median_distance:.2f} of normalized pairs, mean Gaussian affinity "
         f"{geometry.affinity:.2f} at sigma {1.0 if sigma is None else sigma:g}",
     ]
@@ -128,6 +132,7 @@ def examine(
             f"neighbors: {100 * knn[0]:.1f} % of the images are of the class that their {k} nearest others say, "
             f"{100 * knn[1]:.1f} % by raw pixels"
         )
+    lines += [_beside(name, rows, sample) for name, rows in outputs.items()]
     complaints = [*_about_seen(seen), *_about_geometry(geometry, output, model, sigma)]
     if knn is not None:
         complaints += _about_neighbors(*knn, len(sample))
@@ -154,7 +159,8 @@ def geometry_of(embedding: Float[Tensor, "n d"], sigma: float = 1.0) -> Geometry
     centered = x - x.mean(dim=0)
     unit = F.normalize(x[:PAIRED], dim=1)
     row, column = torch.triu_indices(len(unit), len(unit), offset=1)
-    cosine = (unit @ unit.T)[row, column]
+    cosines = unit @ unit.T
+    cosine = cosines[row, column]
     distance = 2 - 2 * cosine
     norms = x.norm(dim=1)
     moves = centered.abs().max() > 1e-6 * x.abs().max().clamp(min=1e-30)
@@ -167,7 +173,26 @@ def geometry_of(embedding: Float[Tensor, "n d"], sigma: float = 1.0) -> Geometry
         cosine=cosine.mean().item(),
         median_distance=distance.median().item(),
         affinity=torch.exp(-distance / sigma).mean().item(),
+        clearness=_clearness(cosines),
     )
+
+
+def _clearness(cosine: Float[Tensor, "n n"]) -> float:
+    """The mean over rows and their nearest of -z, as the standardized affinity has it; 0 where distances are equal."""
+    n = len(cosine)
+    others = cosine[~torch.eye(n, dtype=torch.bool, device=cosine.device)].view(n, n - 1)
+    nearest = others.topk(min(NEAREST, n - 1)).values.mean(dim=1)
+    sd = others.std(dim=1, correction=0)
+    return torch.where(sd > 1e-9, (nearest - others.mean(dim=1)) / sd, 0).mean().item()
+
+
+@torch.no_grad()
+def _outputs(model: EmbeddingModel, pixels: Tensor) -> dict[str, Tensor]:
+    """All that the model gives, by name, from one pass through its backbone."""
+    features = extract_features(Output(model, "features").eval(), pixels, batch_size=64)
+    if model.head is None:
+        return {"features": features}
+    return {"features": features, model.head.output_name: model.head(features.to(model.backbone.mean)).to(features)}
 
 
 def _sample(images: Images, count: int) -> Images:
@@ -177,11 +202,21 @@ def _sample(images: Images, count: int) -> Images:
     return images.subset(order[: min(count, len(images))])
 
 
-def _knn(embedding: Tensor, pixels: Tensor, labels: Int64[Tensor, " n"]) -> tuple[float, float]:
-    k = min(NEIGHBORS, len(labels) - 1)
-    by = (embedding, raw_pixels(pixels))
-    first, second = (next(iter(knn_leave_one_out(x, labels, k=k).values())) for x in by)
-    return first, second
+def _knn(rows: Tensor, labels: Int64[Tensor, " n"]) -> float:
+    return next(iter(knn_leave_one_out(rows, labels, k=min(NEIGHBORS, len(labels) - 1)).values()))
+
+
+def _spread(geometry: Geometry) -> str:
+    return (
+        f"effective rank {geometry.rank:.1f} around the mean, mean cosine of pairs {geometry.cosine:.2f}, "
+        f"{NEAREST} nearest {geometry.clearness:.2f} sd below the mean squared distance"
+    )
+
+
+def _beside(name: str, rows: Tensor, sample: Images) -> str:
+    """The same of an output that is not transferred, to be compared with the one that is."""
+    line = f"beside it, {name}: {_spread(geometry_of(rows))}"
+    return line if sample.labels is None else f"{line}, {100 * _knn(rows, sample.labels):.1f} % by neighbors"
 
 
 def _about_seen(seen: SeenPixels) -> list[str]:

@@ -145,8 +145,30 @@ def test_the_geometry_agrees_with_pairs_one_by_one():
     assert found.median_distance == pytest.approx(squared.median().item())
     assert found.affinity == pytest.approx(torch.exp(-squared / 0.7).mean().item())
     assert found.cosine == pytest.approx(torch.stack([a @ b for a, b in pairs]).mean().item())
+    unit = [F.normalize(row, dim=0) for row in x]
+    away = []
+    for i in range(12):
+        squares = torch.stack([(unit[i] - unit[j]).square().sum() for j in range(12) if j != i])
+        away.append((squares.mean() - squares.sort().values[:10].mean()) / squares.std(correction=0))
+    assert found.clearness == pytest.approx(torch.stack(away).mean().item())
     assert (found.width, found.still) == (5, 1)
     assert 1 < found.rank <= 4
+
+
+def test_equal_distances_have_no_nearest():
+    assert geometry_of(torch.eye(8)).clearness == 0
+
+
+def test_the_other_output_is_shown_beside_the_one_that_is_transferred():
+    model = teacher(IMAGENET, IMAGENET, head=True)
+    by_features, by_embedding = (examine(model, output, IMAGES, 200)[0] for output in ("features", "embedding"))
+    for mine, other, name in ((by_features, by_embedding, "embedding"), (by_embedding, by_features, "features")):
+        (beside,) = (line for line in mine if line.startswith("beside it"))
+        (spread,) = (line for line in other if line.startswith("spread: "))
+        (neighbors,) = (line for line in other if line.startswith("neighbors: "))
+        share = neighbors.removeprefix("neighbors: ").partition(" % ")[0]
+        assert beside == f"beside it, {name}: {spread.removeprefix('spread: ')}, {share} % by neighbors"
+    assert not any(line.startswith("beside it") for line in examine(teacher(IMAGENET, IMAGENET), "features", IMAGES)[0])
 
 
 def test_the_pairs_are_those_of_the_first_rows_whatever_their_number():
