@@ -73,7 +73,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         added.add_argument("--out", type=_path, metavar="FOLDER", help="where to write the table and a chart")
 
     embedding = command("embed", _embed, "write the embeddings of a folder of images, or of a data set, into a file")
-    embedding.add_argument("model", help="a run or exported folder, timm:NAME, torchvision:NAME, or a checkpoint")
+    embedding.add_argument("model", help="a run or exported folder, zoo:NAME, timm:NAME, torchvision:NAME or a file")
     embedding.add_argument("images", help="a folder, of which all images are taken, or the name of a data set")
     embedding.add_argument(
         "--to", type=_path, required=True, metavar="FILE", help="a new file whose name ends in .npz or .parquet"

@@ -12,7 +12,18 @@ PACKAGE = ROOT / "ssl_transfer"
 # The parts of the package, each a file or a folder below ssl_transfer/, from the ground up. A part imports parts of the
 # lines above its own, and itself: so there is no circle, and no arrow points up.
 LAYERS = (
-    {"_version", "arithmetic", "errors", "files", "launching", "progress", "schedules", "distributed", "catalog"},
+    {
+        "_version",
+        "arithmetic",
+        "errors",
+        "files",
+        "launching",
+        "progress",
+        "schedules",
+        "distributed",
+        "catalog",
+        "zoo",
+    },
     {"section", "losses", "models", "data", "probes", "program", "watch"},  # leaves: plain arguments, no recipe
     {"features", "teachers"},
     {"training"},

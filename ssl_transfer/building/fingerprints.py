@@ -75,8 +75,8 @@ def _teacher(teacher: config.Teacher) -> str | None:
     """Of the content of a teacher's file, or of the files of its folder that its model is loaded from."""
     if teacher.file is not None:
         paths = [Path(teacher.file)]
-    elif teacher.checkpoint is not None:
-        paths = _weights_in(Path(teacher.checkpoint))
+    elif teacher.folder is not None:
+        paths = _weights_in(teacher.folder)
     elif teacher.recipe is not None:
         folder, _ = runs.folder_of(teacher.recipe)
         info = runs.read_info(folder)

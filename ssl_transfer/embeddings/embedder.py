@@ -113,7 +113,7 @@ class Embedder(EmbeddingModel):
 
 
 def load(model: str | Path, *, device: str | torch.device | None = None, **described: Any) -> Embedder:
-    """A trained model: of a run or exported folder, ``timm:NAME``, ``torchvision:NAME``, or another tool's checkpoint.
+    """A trained model: of a run or exported folder, ``zoo:NAME``, ``timm:NAME``, ``torchvision:NAME`` or a checkpoint.
 
     It is in eval mode, on ``device``, by default the GPU if there is one. ``described`` are keys of ``task.teacher``
     that go with the source: ``backbone``, ``format``, ``prefix`` and ``stem`` of a checkpoint, and ``mean``, ``std``

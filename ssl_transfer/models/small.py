@@ -153,15 +153,15 @@ def _residual(depth: int, *widths: int, block: Any = BasicBlock, pre_activation:
 _wide = partial(_residual, block=WideBlock, pre_activation=True)
 
 
-def _vgg(depth: int, first_depth: int) -> Layout:
+def _vgg(depth: int, first_depth: int, width: int = 64) -> Layout:
     """Five groups of ``depth`` convolutions, ``first_depth`` in the first two; pooled before groups two to four.
 
-    RepDistiller pools images of 64 px once more; this network does not.
+    ``width`` is that of the first group. RepDistiller pools images of 64 px once more; this network does not.
     """
-    first = stage(VGGBlock, 64, first_depth - 1) if first_depth > 1 else ()
-    second = first + stage(VGGBlock, 128, first_depth, 2)
-    rest = (stage(VGGBlock, 256, depth, 2), stage(VGGBlock, 512, depth, 2), stage(VGGBlock, 512, depth))
-    return Layout(64, (second, *rest), stem_bias=True)
+    first = stage(VGGBlock, width, first_depth - 1) if first_depth > 1 else ()
+    second = first + stage(VGGBlock, 2 * width, first_depth, 2)
+    rest = (stage(VGGBlock, 4 * width, depth, 2), *(stage(VGGBlock, 8 * width, depth, stride) for stride in (2, 1)))
+    return Layout(width, (second, *rest), stem_bias=True)
 
 
 _MOBILE_STAGES = (  # at half width; cut where the map's size changes, as its feature maps are compared
@@ -195,6 +195,7 @@ ARCHITECTURES: dict[str, Layout] = {
     "cifar_wrn16_2": _wide(2, 16, 32, 64, 128),
     "cifar_wrn40_1": _wide(6, 16, 16, 32, 64),
     "cifar_wrn40_2": _wide(6, 16, 32, 64, 128),
+    "cifar_vgg8_half": _vgg(1, 1, width=32),  # trains twice as fast as tiny_convnet, with three times its weights
     "cifar_vgg8": _vgg(1, 1),
     "cifar_vgg11": _vgg(2, 1),
     "cifar_vgg13": _vgg(2, 2),

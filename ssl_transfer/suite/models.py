@@ -59,8 +59,8 @@ def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool)
         role: Role = "student" if subjects and subjects[0].role == "teacher" else "trained" if recipe else "other"
         name = _title(section) if role == "other" else f"{role} ({_title(section)})"
         subjects.append(Subject(role, name, open_teacher(section, None)[0]))
-        if baselines and section.checkpoint is not None:
-            starts.append(_untrained(Path(section.checkpoint), recipe))
+        if baselines and section.folder is not None:
+            starts.append(_untrained(section.folder, recipe))
     if baselines:
         starts.append(Subject("raw pixels", "raw pixels", None))
     return _each_once([*subjects, *starts])
@@ -68,12 +68,12 @@ def open_subjects(words: Sequence[str], teacher: str | None, *, baselines: bool)
 
 def _recipe(section: Teacher) -> config.Recipe | None:
     """The recipe of a run or of an exported one, which its folder holds."""
-    folder = None if section.checkpoint is None else Path(section.checkpoint)
+    folder = section.folder
     return runs.read_recipe(folder) if folder is not None and (folder / "recipe.yaml").is_file() else None
 
 
 def _title(section: Teacher) -> str:
-    return section.title if section.checkpoint is None else Path(section.checkpoint).resolve().name
+    return section.title if section.folder is None else section.folder.resolve().name
 
 
 def _untrained(folder: Path, recipe: config.Recipe | None) -> Subject:

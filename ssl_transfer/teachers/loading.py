@@ -1,4 +1,4 @@
-"""The model that a teacher's section names, whichever of its five sources that is."""
+"""The model that a teacher's section names, whichever of its six sources that is."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ssl_transfer.teachers.section import Teacher, named_teacher
 def open_model(model: str, **described: Any) -> tuple[EmbeddingModel, list[str]]:
     """The model that one word names, in eval mode, and for a file of another tool what became of its weights.
 
-    ``model`` is a run or exported folder, ``timm:NAME``, ``torchvision:NAME``, or a checkpoint
+    ``model`` is a run or exported folder, ``zoo:NAME``, ``timm:NAME``, ``torchvision:NAME``, or a checkpoint
     (:func:`ssl_transfer.teachers.section.named_source`). ``described`` are keys of ``task.teacher`` that go with it:
     ``backbone``, ``format``, ``prefix``, ``stem``, ``mean``, ``std``, ``image_size``.
 
@@ -48,9 +48,9 @@ def open_teacher(teacher: Teacher, folder: Path | None) -> tuple[EmbeddingModel,
     elif teacher.torchvision is not None:
         model = EmbeddingModel(torchvision_pretrained(teacher.torchvision, **prepared))
     else:
-        source = folder or teacher.checkpoint
-        assert source is not None  # one of the five sources is given, and these two are left
-        model, no_projection = load_model(Path(source))[0], "its run had none"
+        source = folder or teacher.folder
+        assert source is not None  # one of the six sources is given, and a folder is left
+        model, no_projection = load_model(source)[0], "its run had none"
     if teacher.output != "features" and model.head is None:
         raise ValueError(
             f"teacher.output is {teacher.output}, but {teacher.title} has no projection head "

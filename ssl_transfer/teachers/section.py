@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError
 
+from ssl_transfer import zoo
 from ssl_transfer.catalog.checkpoint_formats import FORMATS
 from ssl_transfer.section import (
     Count,
@@ -32,17 +33,23 @@ def _known_format(name: str) -> str:
     return name
 
 
+def _in_the_zoo(name: str) -> str:
+    if name not in zoo.names():
+        raise ValueError(f"no such model comes with the package{suggest(name, zoo.names())}")
+    return name
+
+
 def _located(name: str) -> str:
     """timm's name of a network; a folder is one too."""
     scheme, colon, folder = name.partition(":")
     return f"{scheme}:{location(folder)}" if scheme == "local-dir" and colon else name
 
 
-SOURCES = ("recipe", "checkpoint", "timm", "torchvision", "file")
+SOURCES = ("recipe", "checkpoint", "zoo", "timm", "torchvision", "file")
 
 
 class Teacher(Section):
-    """Where the teacher comes from (one of five), and which of its outputs is transferred.
+    """Where the teacher comes from (one of six), and which of its outputs is transferred.
 
     A file of another tool needs the name of its ``backbone``, and a ``prefix`` where it has the weights of that network
     more than once. ``mean``, ``std`` and ``image_size`` replace what a published network brings; a file needs them
@@ -52,6 +59,7 @@ class Teacher(Section):
 
     recipe: "Recipe | None" = None  # it is trained first, unless that is done; a path, or a recipe in place
     checkpoint: Location | None = None  # a run folder, or one written by export
+    zoo: Annotated[str, AfterValidator(_in_the_zoo)] | None = None  # a model that comes with the package
     timm: Annotated[str, AfterValidator(_located)] | None = (
         None  # pretrained; also hf-hub:OWNER/NAME and local-dir:FOLDER
     )
@@ -105,7 +113,14 @@ class Teacher(Section):
             return self.recipe.model.backbone
         if self.file is not None:
             return f"{self.backbone} of {Path(self.file).name}"
-        return self.timm or self.torchvision or Path(self.checkpoint or "").name
+        return self.zoo or self.timm or self.torchvision or Path(self.checkpoint or "").name
+
+    @property
+    def folder(self) -> Path | None:
+        """Where its model lies, if that is a folder that is there already."""
+        if self.zoo is not None:
+            return zoo.folder(self.zoo)
+        return None if self.checkpoint is None else Path(self.checkpoint)
 
 
 def _one_or_several(given: Any) -> str:
@@ -127,15 +142,16 @@ def teacher_place(number: int, of: int) -> str:
 def named_source(model: str) -> dict[str, str]:
     """The key of :class:`Teacher` that ``model`` stands for, as commands and Python take a model in one word.
 
-    ``timm:NAME``, ``torchvision:NAME`` and ``file:PATH`` say which it is. Any other word is a path: of a folder, which
-    is a run or what ``export`` wrote; of the ``model.safetensors`` in one; or of another tool's checkpoint.
+    ``zoo:NAME``, ``timm:NAME``, ``torchvision:NAME`` and ``file:PATH`` say which it is. Any other word is a path: of a
+    folder, which is a run or what ``export`` wrote; of the ``model.safetensors`` in one; or of a checkpoint of another
+    tool.
 
     Raises:
         FileNotFoundError: there is neither a folder nor a file of that name.
         ValueError: nothing can lie at such a path.
     """
     kind, colon, name = model.partition(":")
-    if colon and kind in ("timm", "torchvision", "file"):
+    if colon and kind in ("zoo", "timm", "torchvision", "file"):
         return {kind: name}
     path = Path(location(model))
     if path.name == "model.safetensors" and (path.parent / "config.json").is_file():

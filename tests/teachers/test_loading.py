@@ -1,5 +1,6 @@
 """Which teacher a recipe names, and what it brings along."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torchvision
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from ssl_transfer import config
+from ssl_transfer import config, runs, zoo
 from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.data import load_images
 from ssl_transfer.models import timm_pretrained, torchvision_pretrained
@@ -17,6 +18,7 @@ from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, sav
 from ssl_transfer.teachers.loading import open_model, open_teacher
 from ssl_transfer.teachers.section import named_source
 
+ROOT = Path(__file__).parents[2]
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -295,6 +297,25 @@ def test_one_word_names_a_model_from_any_source(tmp_path, model):
     assert torch.equal(opened.backbone.network.conv1.weight, network.conv1.weight)
 
 
+@pytest.mark.parametrize("name", zoo.names())
+def test_what_comes_with_the_package_opens_in_one_word_and_says_how_to_make_it_again(name):
+    opened, _ = open_model(f"zoo:{name}")
+    made, folder = runs.read_recipe(zoo.folder(name)), zoo.folder(name)
+    assert opened.backbone.name == made.model.backbone and (folder / "README.md").is_file()
+    assert config.Teacher(zoo=name).title == name
+    features = opened.features(torch.rand(2, 3, 32, 32))
+    assert features.isfinite().all() and not torch.equal(features[0], features[1])
+
+
+def test_what_comes_with_the_package_is_small_and_in_its_wheel():
+    files = [path for name in zoo.names() for path in zoo.folder(name).rglob("*") if path.is_file()]
+    assert files and sum(path.stat().st_size for path in files) < 2.5 * 2**20
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]["ssl_transfer.zoo"]
+    root = Path(zoo.__file__).parent
+    assert set(files) == {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
+
+
 def test_a_word_that_names_no_model_is_refused_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("other.pth").touch()
@@ -306,3 +327,5 @@ def test_a_word_that_names_no_model_is_refused_in_one_sentence(tmp_path, monkeyp
         open_model("timm:resnet18", stem="cifar")
     with pytest.raises(ValueError, match="no path is empty"):
         named_source("")
+    with pytest.raises(ValueError, match="^zoo:cifar10-simcl: zoo: .*; did you mean"):
+        open_model("zoo:cifar10-simcl")
