@@ -181,8 +181,9 @@ def test_embeddings_are_gathered_in_float32_whatever_the_network_computes_in(mon
         return rows
 
     monkeypatch.setattr(metric, "gather_rows", gather)
-    task = task_of("proxy_anchor")
+    task, narrowed = task_of("proxy_anchor"), []
+    task.loss.register_forward_pre_hook(lambda module, given: narrowed.append(torch.is_autocast_enabled("cpu")))
     with torch.autocast("cpu", torch.bfloat16):
         task(batches().batch(0))
         assert task.model(batches().batch(0).views[0]).dtype == torch.bfloat16
-    assert gathered == [torch.float32, torch.int64]
+    assert gathered == [torch.float32, torch.int64] and narrowed == [False]

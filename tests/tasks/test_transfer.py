@@ -221,6 +221,16 @@ def test_parts_give_the_gradient_of_the_whole_batch(kind):
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-6, atol=1e-12, msg=name)
 
 
+def test_seed_compares_at_the_temperatures_that_it_was_given():
+    temperatures = {"student_temperature": 0.5, "teacher_temperature": 0.3}
+    task, batch = task_of("seed", task=temperatures), share_of_batch(0)
+    queue, views = task.queue.clone(), torch.cat(batch.views)
+    with torch.no_grad():
+        student, teacher = task.adapter(task.model(views)), task.teachers[0](views)
+        expected = losses.seed(student, teacher, queue, **temperatures)
+        torch.testing.assert_close(task(batch)["loss"], expected)
+
+
 def gradients_in_parts(kind: str, rank: int = 0, world: int = 1) -> dict[str, torch.Tensor]:
     return gradients_of_two_steps(kind, rank, world, micro_batch_size=IMAGES)  # two parts
 

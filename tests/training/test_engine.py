@@ -12,6 +12,7 @@ from torch import nn
 
 from ssl_transfer.errors import UserError
 from ssl_transfer.losses.checks import check_pair
+from ssl_transfer.training import engine
 from ssl_transfer.training.engine import Interrupted, Keeping, Plan, fit
 from ssl_transfer.training.optim import create_optimizer
 from ssl_transfer.training.progress import ProgressReport
@@ -208,3 +209,17 @@ def test_numbers_that_are_not_finite_are_found_anywhere_in_a_state(tmp_path):
 
     with pytest.raises(UserError, match="not finite"):
         train(tmp_path, also={"deep": Deep()})
+
+
+@pytest.mark.parametrize(
+    ("sides", "rows", "mend"),
+    [
+        (["student"], "rows of the student are", "lower optim.lr"),
+        (["teacher"], "rows of the teacher are", "look at its weights"),
+        (["student", "teacher"], "rows of the student and the teacher are", "lower optim.lr"),
+        ([], "the loss of step 3 is", "lower optim.lr"),
+    ],
+)
+def test_what_is_advised_is_for_the_side_that_is_not_finite(sides, rows, mend):
+    said = engine._not_finite(3, sides, {"loss": float("nan")})
+    assert f"{rows} not finite" in said and f": {mend}" in said
