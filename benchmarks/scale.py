@@ -1,6 +1,7 @@
 """What a start and a step cost against the number of images: the order of an epoch, the index of shards, stores.
 
     OMP_NUM_THREADS=1 python benchmarks/scale.py [--images 100000 1000000 10000000]
+    OMP_NUM_THREADS=1 python benchmarks/scale.py --features 100000 400000 1600000       # kept features, searched
 
 Times are of the processor, which other programs disturb little. Shards are real for the cost of making an index, of
 tiny images; that of starting with one that is known is measured on arrays made up for as many images in shards of
@@ -25,11 +26,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssl_transfer.data import Images
 from ssl_transfer.data.counter import ORDER, epoch_order, rows_at
-from ssl_transfer.data.sources.shards import _checksum, _hash, _How, _keep_whole, _tars, find_shards
+from ssl_transfer.data.sources.shards import _checksum, _How, _keep_whole, _tars, find_shards
+from ssl_transfer.features.kept import ROWS, KeptFeatures
+from ssl_transfer.files import json_hash
+from ssl_transfer.probes import nearest
 
 A_SHARD = 10_000
 BATCH = 4096
+WIDTH, QUERIES, NEIGHBORS = 512, 1024, 20
 
 
 def seconds(do) -> float:
@@ -99,7 +105,7 @@ def start(images: int) -> None:
         }
         about = {"labels": True, "classes": 1000, "class_names": None, "left_out": {"counts": {}, "first": {}}}
         index, how = Path(folder) / "index", _How(None, True)
-        whole = index / f"all-{_hash([how.key(tar) for tar in _tars(folder, 'train')])}"
+        whole = index / f"all-{json_hash([how.key(tar) for tar in _tars(folder, 'train')])}"
         _keep_whole(whole, arrays, about)
         np.save(whole / "digests.npy", np.random.default_rng(0).integers(1, 255, (images, 16), dtype=np.uint8))
         (whole / "digests.npy").rename(whole / f"digests-{_checksum(whole / 'digests.npy')}.npy")
@@ -122,6 +128,55 @@ def started(folder: str) -> None:
     print(
         f"{took:.2f} s, {known:.0f} bytes an image; where a batch of {BATCH:,} lies: {1e3 * step:.0f} ms; the "
         f"fingerprint: {fingerprint:.2f} s"
+    )
+
+
+def features(images: int) -> None:
+    """Print what features in a file cost, in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        done = subprocess.run(
+            [sys.executable, __file__, "--kept", folder, str(images)], capture_output=True, text=True, check=True
+        )
+    print(f"| features in a file | {images:,} | {done.stdout.strip()} |", flush=True)
+
+
+def kept_in(folder: str, images: int) -> None:
+    """Print what it costs to write, to open and to search the features of as many images."""
+
+    def anonymous() -> int:
+        """The memory that this process has and cannot give back, in bytes."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+    pixels = torch.zeros(images, 1, 1, 1, dtype=torch.uint8)
+    named = Images(pixels, None, None, "numbers", "train", (0.0,), (1.0,))
+    part = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(0))
+    queries = torch.randn(QUERIES, WIDTH, generator=torch.Generator().manual_seed(1))
+    list(nearest(queries, part, NEIGHBORS))  # so that all is loaded
+    before, most = anonymous(), 0
+    with KeptFeatures(Path(folder), {}, named) as file:
+
+        def write() -> None:
+            for number in file.missing():
+                file.write(number, part[: file.parts[number].stop - file.parts[number].start])
+
+        written = seconds(write)
+    with KeptFeatures(Path(folder), {}, named) as file:
+        opened = seconds(file.missing)
+        bank = file.read()
+
+    def search() -> None:
+        nonlocal most
+        for _ in nearest(queries, bank, NEIGHBORS):
+            most = max(most, anonymous())
+
+    searched = seconds(search)
+    held = bank.clone()
+    in_memory = seconds(lambda: list(nearest(queries, held, NEIGHBORS)))
+    print(
+        f"{WIDTH} wide, {bank.nbytes / 1e9:.2f} GB: written {written:.2f} s, checked {opened:.2f} s, the {NEIGHBORS} "
+        f"neighbors of {QUERIES:,} queries {searched:.1f} s (from memory {in_memory:.1f} s), memory beyond the file "
+        f"{(most - before) / 1e6:.0f} MB"
     )
 
 
@@ -198,6 +253,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[10**5, 10**6, 10**7])
     parser.add_argument("--stores", action="store_true", help="only what is read from a disk and from stores")
+    parser.add_argument("--features", type=int, nargs="+", help="only features of these numbers of images")
+    parser.add_argument("--kept", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--started", help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -206,8 +263,14 @@ def main() -> None:
         return serve(given.serve)
     if given.started:
         return started(given.started)
+    if given.kept:
+        return kept_in(given.kept[0], int(given.kept[1]))
     if given.stores:
         return stores()
+    if given.features:
+        for images in given.features:
+            features(images)
+        return None
     print(json.dumps({"torch": torch.__version__, "batch": BATCH}))
     for images in (*given.images, 10**9):
         order(images)

@@ -198,7 +198,7 @@ def _start(given: argparse.Namespace) -> None:
     """Where several processes are asked for, start them and end with them; in each of them do nothing.
 
     Raises:
-        UserError: a launcher started another number of processes.
+        UserError: a launcher started another number of processes, or ``srun`` several of this program.
     """
     if given.processes is None:
         return
@@ -207,8 +207,10 @@ def _start(given: argparse.Namespace) -> None:
         if launched != str(given.processes):
             raise UserError(f"--processes is {given.processes}, and a launcher has started {launched}: leave out one")
     elif given.processes > 1:
-        from ssl_transfer.launching import start_processes
+        from ssl_transfer.launching import start_processes, wrong_under_srun
 
+        if wrong := wrong_under_srun():
+            raise UserError(wrong)
         sys.exit(start_processes(given.processes, given.arguments))
 
 
@@ -226,6 +228,8 @@ def _run(given: argparse.Namespace) -> None:
 def _score(given: argparse.Namespace) -> None:
     runs.read_recipe(given.run)
     loaded = config.load(given.run / "recipe.yaml", given.overrides)
+    if not os.access(given.run, os.W_OK):  # known now rather than after hours of scoring
+        raise UserError(f"cannot write into {given.run} (Permission denied): score a copy of the folder")
     _start(given)
     with loading(_NAME):
         from ssl_transfer.context import leave

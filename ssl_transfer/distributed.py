@@ -182,6 +182,7 @@ class Machine:
 
     Attributes:
         first: whether this process is the first of its machine.
+        with_main: whether the main process is on it.
         count: how many machines there are.
     """
 
@@ -192,6 +193,7 @@ class Machine:
             dist.all_gather_object(locals_, int(os.environ.get("LOCAL_RANK", "0")))
         firsts = [number for number, local in enumerate(locals_) if local == 0]
         self.count, self.first = len(firsts), rank() in firsts
+        self.with_main = rank() < [*firsts[1:], len(locals_)][0]
         self._group: Any = None
         for first, after in zip(firsts, [*firsts[1:], len(locals_)], strict=True):
             if after - first > 1:  # every process takes part in making every group

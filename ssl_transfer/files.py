@@ -1,5 +1,6 @@
 """Writing files so that neither a reader, nor a crash, nor a power failure leaves half of one."""
 
+import errno
 import hashlib
 import json
 import os
@@ -227,6 +228,22 @@ def take_lock(descriptor: int) -> None:
     if fcntl is None:
         raise OSError("this system has no locks")
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def take_room(descriptor: int) -> None:
+    """Fill the holes of a file now: a disk that is full when a mapped page is written ends the process by a signal.
+
+    Raises:
+        OSError: there is no room.
+    """
+    found = os.fstat(descriptor)
+    if found.st_blocks * 512 >= found.st_size or not hasattr(os, "posix_fallocate"):  # which macOS has not
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, found.st_size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system has no such thing
+            raise
 
 
 def _settle(file: Path) -> None:

@@ -41,6 +41,17 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
         return _ended(running)
 
 
+def wrong_under_srun() -> str | None:
+    """What is wrong, in a sentence, where ``srun`` started several tasks that no launcher has joined."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks in ("", "1") or any(name in os.environ for name in ("RANK", "WORLD_SIZE")):
+        return None
+    return (
+        f"srun started {tasks} tasks that know nothing of each other: let it start one launcher a machine, "
+        "srun --ntasks-per-node=1 accelerate launch --multi_gpu ..., as in docs/scale.md"
+    )
+
+
 def cores() -> int:
     """How many of the machine's cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ssl_transfer.data.sources.decode import square
 from ssl_transfer.embeddings.embedder import load
-from ssl_transfer.features.cache import weights_hash
+from ssl_transfer.features.identity import weights_hash
 from ssl_transfer.probes import extract_features
 
 try:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from ssl_transfer import config
 from ssl_transfer.distributed import meet, world_size
 from ssl_transfer.errors import UserError
+from ssl_transfer.launching import wrong_under_srun
 
 _OF_LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -39,12 +40,8 @@ def refuse_other_ways() -> None:
                 f"accelerate is configured for {way}, which divides a model among the processes; here each has all of "
                 "it (DistributedDataParallel): start with accelerate launch --multi_gpu, or configure accelerate so"
             )
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
-    if tasks not in ("", "1") and not any(name in os.environ for name in ("RANK", "WORLD_SIZE")):
-        raise UserError(
-            f"srun started {tasks} tasks that know nothing of each other: let it start one launcher a machine, "
-            "srun --ntasks-per-node=1 accelerate launch --multi_gpu ..., as in docs/scale.md"
-        )
+    if wrong := wrong_under_srun():
+        raise UserError(wrong)
 
 
 def notices() -> Iterator[str]:

@@ -204,6 +204,13 @@ def test_score_of_something_else_is_one_sentence(folder, capsys):
     assert capsys.readouterr().err == f"ssl-transfer: {folder} is no run folder: it has no recipe.yaml\n"
 
 
+def test_score_refuses_a_folder_of_another_user_before_it_begins(folder, capsys, monkeypatch):
+    run, _ = runs.claim(config.load(folder / "recipes" / "small.yaml"))
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert code_of("score", str(run)) == 2
+    assert f"cannot write into {run} (Permission denied): score a copy of the folder" in capsys.readouterr().err
+
+
 def test_every_kind_of_user_error_ends_with_its_code():
     from ssl_transfer.training.engine import Interrupted
 

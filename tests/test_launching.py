@@ -87,6 +87,11 @@ def test_the_option_goes_to_the_launcher_and_is_done_in_each_process(monkeypatch
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 7 and started == [(3, words)]
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")  # srun started two of this program, each of which would start three
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2 and len(started) == 1
+    assert "srun started 2 tasks" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit) as caught:
         main(words)

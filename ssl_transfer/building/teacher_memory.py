@@ -11,7 +11,7 @@ from ssl_transfer.catalog.roles import teacher_word
 from ssl_transfer.context import Context
 from ssl_transfer.data import Batch, Batches
 from ssl_transfer.distributed import meet
-from ssl_transfer.features.cache import structure_hash, weights_hash
+from ssl_transfer.features.identity import structure_hash, weights_hash
 from ssl_transfer.models import EmbeddingModel, Frozen, Output
 from ssl_transfer.processes import processes_here
 from ssl_transfer.tasks.sections.transfer import Transfer

@@ -3,22 +3,37 @@
 Recipes and the programs in ``eval/`` get them here, so both print the same numbers.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast, broadcast_object_list
+import torch.distributed as dist
 from jaxtyping import Float32
 from torch import Tensor, nn
 
 from ssl_transfer.arithmetic import GPU_CONVOLUTION, GPU_MATMUL, products_in
 from ssl_transfer.data import Images
-from ssl_transfer.distributed import gather_shards, meet, shard, world_size
-from ssl_transfer.features.cache import read_features, structure_hash, weights_hash, write_features
+from ssl_transfer.distributed import (
+    from_main_process,
+    gather_shards,
+    meet,
+    rank,
+    shard,
+    this_machine,
+    world_size,
+)
+from ssl_transfer.features.identity import structure_hash, weights_hash
+from ssl_transfer.features.kept import KeptFeatures, Place, read_at
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import PooledLayer, extract_features, raw_pixels
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 4 * 2**30  # bytes of features of a split that are held, where the images are
+BATCH = 512  # images at a time
 
 
 def layer_of(model: EmbeddingModel | None, layer: str) -> nn.Module:
@@ -51,25 +66,85 @@ def kept_features(
 ) -> Float32[Tensor, "n d"]:
     """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint.
 
-    ``advance`` is called with numbers of images that are computed, of this process and the others together.
+    ``advance`` is called with numbers of images that are computed, of this process and the others together. Features of
+    more than :data:`IN_MEMORY` bytes stay in the file and are mapped from it, on the CPU; on machines other than the
+    main process's, which do not see the file, and where they cannot be kept, they are in memory. Smaller ones are where
+    the images are.
 
     Raises:
-        OSError: they cannot be written there, and ``must_keep`` is on.
+        OSError: they cannot be written there, and ``must_keep`` is on or a part of them was; or the file was replaced.
     """
     meet()  # one process may have measured for hours meanwhile
     if folder is None:
         return _compute(network, images, advance)
-    key = {**key, "data": images.fingerprint, "split": images.split}
-    state = PartialState()
-    found = read_features(folder, key) if state.is_main_process else None  # which alone looks and writes
-    shape = broadcast_object_list([None if found is None else tuple(found.shape)])[0]
-    if shape is None:
-        features = _compute(network, images, advance)
-        if state.is_main_process:
-            write_features(folder, key, features, must_keep=must_keep)
-        return features
-    device = images.pixels.device
-    return broadcast(torch.empty(shape, device=device) if found is None else found.to(device))
+    with KeptFeatures(folder, key, images) as kept:
+        missing = from_main_process(kept.missing)
+        unkept: list[Tensor] = []
+        for number, features in _computed(network, images, kept.parts, missing, advance):
+            if rank() > 0:  # the main process alone looks and writes
+                continue
+            try:
+                kept.write(number, features)
+            except OSError as error:
+                if must_keep or kept.begun:
+                    raise
+                if not unkept:
+                    log.warning("%s cannot be written (%s); the features are not kept", error.filename, error.strerror)
+                unkept.append(features)
+        place = from_main_process(lambda: None if unkept else kept.place)
+        if place is not None and 4 * math.prod(place.shape) > IN_MEMORY:
+            return _mapped(kept, place, images.pixels.device)
+        found = None
+        if rank() == 0:
+            found = (torch.cat(unkept) if unkept else kept.read().clone()).to(images.pixels.device)
+    if world_size() > 1:
+        shape = from_main_process(lambda: None if found is None else found.shape)
+        found = torch.empty(shape, device=images.pixels.device) if found is None else found  # type: ignore[arg-type]
+        dist.broadcast(found, 0)
+    assert found is not None
+    return found
+
+
+def _computed(
+    network: nn.Module,
+    images: Images,
+    parts: Sequence[slice],
+    missing: Sequence[int],
+    advance: Callable[[int], None],
+) -> Iterator[tuple[int, Float32[Tensor, "m d"]]]:
+    """The features of each of the ``missing`` parts on every process, each having computed its share of it."""
+    network = placed(network, images)
+    shares = [torch.arange(parts[number].start, parts[number].stop) for number in missing]
+    shares = [rows[shard(len(rows))] for rows in shares]
+    batches = [rows for share in shares for rows in share.split(BATCH) if len(rows)]
+
+    def extract(pixels: Tensor) -> Float32[Tensor, "m d"]:
+        with exact():
+            return extract_features(network, pixels, advance=lambda count: advance(count * world_size()))
+
+    with closing(images.reader(lambda step: batches[step], steps=len(batches))) as pixels_of:
+        step = 0
+        for number, share in zip(missing, shares, strict=True):
+            steps = range(step, step + -(-len(share) // BATCH))
+            step = steps.stop
+            # A process beyond the last image still has to know the width.
+            own = [extract(pixels_of(one)) for one in steps] or [extract(images.pixels[:1])[:0]]
+            yield number, gather_shards(torch.cat(own), parts[number].stop - parts[number].start)
+
+
+def _mapped(kept: KeptFeatures, place: Place, device: torch.device) -> Float32[Tensor, "n d"]:
+    """All features: mapped where the main process's file is seen, in memory on other machines."""
+    machine = this_machine()
+    if machine.with_main:
+        rows = kept.read() if rank() == 0 else read_at(place)
+    else:
+        rows = torch.empty(place.shape)
+    for part in kept.parts if machine.count > 1 else ():
+        passed = rows[part].to(device, copy=True)
+        dist.broadcast(passed, 0)
+        if not machine.with_main:
+            rows[part] = passed.cpu()
+    return rows
 
 
 def features_key(model: EmbeddingModel, layer: str) -> dict[str, str]:

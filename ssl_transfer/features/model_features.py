@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ class ModelFeatures:
     layer: str = "features"
     network: nn.Module | None = None
     images: tuple[Images, Images] | None = None
+
+    @cached_property
+    def held(self) -> Features:
+        """The features where their labels are. Those that are mapped from a file are elsewhere if that is a GPU, which
+        matters to all probes but those that look at a part of them at a time.
+        """
+        given = self.features
+        train_x, test_x = given.train_x.to(given.train_y.device), given.test_x.to(given.test_y.device)
+        return Features(train_x, given.train_y, test_x, given.test_y)
 
 
 def features_of(

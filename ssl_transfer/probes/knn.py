@@ -37,7 +37,7 @@ def knn_accuracy(
     """
     check_splits(train_x, train_y, test_x, test_y)
     ks, temperatures = _grid(k, temperature, metric, weighted)
-    found = nearest(test_x, train_x, max(ks), metric=metric)
+    found = nearest(test_x, train_x, max(ks), metric=metric, device=train_y.device)
     return _accuracies(found, train_y, test_y, ks, temperatures)
 
 
@@ -60,7 +60,7 @@ def knn_leave_one_out(
     """
     check_labeled(x, y, "train")
     ks, temperatures = _grid(k, temperature, metric, weighted)
-    found = nearest(x, x, max(ks), metric=metric, exclude_self=True)
+    found = nearest(x, x, max(ks), metric=metric, exclude_self=True, device=y.device)
     return _accuracies(found, y, y, ks, temperatures)
 
 
@@ -87,7 +87,7 @@ def knn_predict(
     classes, code = train_y.unique(return_inverse=True)
     tiles = [
         votes.argmax(dim=1)
-        for neighbors in nearest(test_x, train_x, k, metric=metric)
+        for neighbors in nearest(test_x, train_x, k, metric=metric, device=train_y.device)
         for _, votes in _votes(neighbors, code, len(classes), ks, temperatures[0])
     ]
     return classes[torch.cat(tiles)]

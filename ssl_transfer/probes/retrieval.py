@@ -51,7 +51,8 @@ def retrieval(
     found = dict.fromkeys(k, 0)
     map_at_r = r_precision = 0.0
     depths = max(*k, int(others.max()))
-    for neighbors in nearest(x[asking], x[searched], depths, metric=metric, exclude_self=alone):
+    searches = nearest(x[asking], x[searched], depths, metric=metric, exclude_self=alone, device=y.device)
+    for neighbors in searches:
         is_query = others[neighbors.rows] > 0
         match = (code[searched][neighbors.index] == code[asking][neighbors.rows, None])[is_query]
         for depth in k:

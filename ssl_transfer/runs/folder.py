@@ -54,12 +54,16 @@ def read_info(folder: Path) -> RunInfo | None:
     """The ``run.json`` of ``folder``, None where there is none.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or another user's.
     """
     try:
         return _RUN_INFO.validate_python(verified(read_json(folder / "run.json"), unchecked=_TIMES))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise UserError(
+            f"{folder / 'run.json'} cannot be read ({error.strerror}): ask the user whose run it is"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder / 'run.json'} is damaged ({reason(error)}); remove the folder to start again"

@@ -67,7 +67,7 @@ class Agreement(ScoreSection):
         teachers, seed = measuring.teachers, measuring.seed
         scores = []
         for place, teacher in enumerate(teachers):
-            found = agreement(features.features.test_x, teacher.features.test_x, k=self.k, seed=seed)
+            found = agreement(features.held.test_x, teacher.held.test_x, k=self.k, seed=seed)
             settings = {"probe": "agreement", "split": "test", "metric": found.metric, "k": found.k, "seed": seed}
             settings |= {"teacher": teacher.name, "teacher_layer": teacher.protocol["layer"]}
             which = f"with {teacher_word(place, len(teachers))}" if len(teachers) > 1 else ""

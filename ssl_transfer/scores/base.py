@@ -227,7 +227,7 @@ def score(
 
 def four(features: "ModelFeatures") -> "tuple[Tensor, Tensor, Tensor, Tensor]":
     """Features and labels of both splits as probes take them."""
-    table = features.features
+    table = features.held
     return table.train_x, table.train_y, table.test_x, table.test_y
 
 

@@ -59,7 +59,7 @@ class Classification(ScoreSection):
         head = getattr(features.network, "head", None)
         if not isinstance(head, ClassifierHead) or measuring.classes not in (None, head.embedding_dim):
             return []
-        found = classification(features.features.test_x, features.features.test_y, bins=self.bins)
+        found = classification(features.held.test_x, features.held.test_y, bins=self.bins)
         settings = {"probe": "classification", "split": "test", "epoch": "last", "bins": self.bins}
         values = (found.top1, found.top5, found.calibration_error)
         return [score(features, name, value, settings) for name, value in zip(self.columns(), values, strict=True)]

@@ -56,7 +56,7 @@ class Clustering(ScoreSection):
         """As many clusters as there are classes."""
         from ssl_transfer.probes import clustering
 
-        table, seed = features.features, measuring.seed
+        table, seed = features.held, measuring.seed
         found = clustering(table.test_x, table.test_y, metric=self.metric, seed=seed)
         settings = {
             "probe": "clustering",

@@ -11,7 +11,6 @@ from ssl_transfer.scores.base import (
     Metric,
     ScoredImages,
     ScoreSection,
-    four,
     listed,
     metric_word,
     score,
@@ -84,8 +83,12 @@ class KNN(ScoreSection):
         """Every pair of ``k`` and ``temperature``, from one search."""
         from ssl_transfer.probes import knn_accuracy
 
+        table = features.features
         found = knn_accuracy(
-            *four(features),
+            table.train_x,
+            table.train_y,
+            table.test_x,
+            table.test_y,
             k=list(self.k),
             temperature=self._temperatures,
             metric=self.metric,

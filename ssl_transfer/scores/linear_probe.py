@@ -155,7 +155,7 @@ def _folds(features: "ModelFeatures") -> "list[Tensor]":
     if train is None or train.folds is None:
         what = f"{features.name} is a table of features, which" if train is None else f"{train.name} {train.split}"
         raise ValueError(f"{what} has no predefined folds, unlike the training split of stl10: leave out folds")
-    return [fold.to(features.features.train_x.device) for fold in train.folds]
+    return [fold.to(features.features.train_y.device) for fold in train.folds]
 
 
 def _shared(values: Sequence[Any]) -> Any:

@@ -66,7 +66,7 @@ def _about(own: Score, about: dict[str, Any]) -> Score:
 
 
 def _linear(found: ModelFeatures, opened: SuiteSet) -> Score:
-    table = found.features
+    table = found.held
     device = table.test_x.device
     held_out = None if opened.held_out is None else opened.held_out.to(device)
     if opened.presence is not None:

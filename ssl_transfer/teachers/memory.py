@@ -7,10 +7,8 @@ rows of the same file need not wait for each other. A file in which no row is mi
 is looked through once and not at each start; each row is checked when it is read.
 """
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +25,7 @@ from torch import Tensor
 
 from ssl_transfer.data import Batch, Batches
 from ssl_transfer.data.device import to_device
-from ssl_transfer.files import named, write_text
+from ssl_transfer.files import named, take_room, write_text
 from ssl_transfer.progress import Stage
 
 
@@ -185,20 +183,8 @@ def _map(path: Path, row: np.dtype, images: int) -> np.memmap:
     """
     with named(path), path.open("ab") as file:
         file.truncate(images * row.itemsize)
-        _take_room(file.fileno())
+        take_room(file.fileno())
     return np.memmap(path, row, mode="r+", shape=(images,))
-
-
-def _take_room(descriptor: int) -> None:
-    """Fill the holes of a file now: a disk that is full when a mapped page is written ends the process by a signal."""
-    found = os.fstat(descriptor)
-    if found.st_blocks * 512 >= found.st_size or not hasattr(os, "posix_fallocate"):  # which macOS has not
-        return
-    try:
-        os.posix_fallocate(descriptor, 0, found.st_size)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # this file system has no such thing
-            raise
 
 
 def _checksums(embeddings: np.ndarray) -> np.ndarray:

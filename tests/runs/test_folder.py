@@ -166,3 +166,18 @@ def test_an_attempt_that_came_to_nothing_leaves_no_folder(load, trace):
             (folder / ("metrics.jsonl" if trace == "the log" else "notes.txt")).write_text("{}")
         raise UserError("no such backbone")
     assert folder.exists() == (trace is not None)
+
+
+def test_a_folder_of_another_user_is_one_sentence(load, monkeypatch):
+    folder, _ = runs.claim(load())
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("ssl_transfer.runs.folder.read_json", refused)
+    with pytest.raises(UserError, match=r"run.json cannot be read \(Permission denied\): ask the user whose run it is"):
+        runs.read_info(folder)
+    monkeypatch.undo()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"cannot write the run folder .*small \(Permission denied\); choose another"):
+        runs.claim(load())

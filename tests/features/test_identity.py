@@ -8,35 +8,11 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from ssl_transfer.distributed import synchronize_batch_norm
-from ssl_transfer.features.cache import read_features, structure_hash, weights_hash, write_features
+from ssl_transfer.features.identity import structure_hash, weights_hash
 from ssl_transfer.models.backbones import create_backbone
 from ssl_transfer.models.foreign.adaptations import moco_v3_attention, no_first_activation
 
 ROOT = Path(__file__).parents[2]
-KEY = {"weights": "aa", "data": "bb", "layer": "features"}
-
-
-def test_features_come_back_as_they_were_kept(tmp_path):
-    x = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    write_features(tmp_path, KEY, x)
-    assert torch.equal(read_features(tmp_path, KEY), x)
-
-
-@pytest.mark.parametrize("changed", KEY)
-def test_features_of_another_key_are_not_found(tmp_path, changed):
-    write_features(tmp_path, KEY, torch.ones(2, 2))
-    assert read_features(tmp_path, KEY | {changed: "other"}) is None
-
-
-def test_a_damaged_file_counts_as_none(tmp_path):
-    write_features(tmp_path, KEY, torch.ones(50, 50))
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:500])
-    assert read_features(tmp_path, KEY) is None
-
-
-def test_an_empty_folder_holds_none(tmp_path):
-    assert read_features(tmp_path / "nowhere", KEY) is None
 
 
 def test_the_hash_is_of_every_parameter_and_buffer_by_name():
@@ -83,7 +59,7 @@ NAMES = ["cifar_resnet8", "resnet18", "mobilenetv3_small_100", "vit_tiny_patch16
 
 @pytest.mark.slow
 def test_the_structure_is_the_same_in_another_process():
-    code = f"from tests.features.test_cache import *; print(*map(structure_hash, map(backbone, {NAMES})))"
+    code = f"from tests.features.test_identity import *; print(*map(structure_hash, map(backbone, {NAMES})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == [structure_hash(backbone(name)) for name in NAMES], done.stderr
 
