@@ -60,6 +60,8 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
     The kinds are ``timm`` and ``torchvision``, pretrained networks, and ``file``, a checkpoint of another tool.
     """
     if source.endswith(".npz"):
+        if given.precision != "float32":
+            raise UserError(f"--precision is for networks, and {source} holds features as they are: leave it out")
         features = load_feature_file(source)
         sizes = {"n_train": len(features.train_x), "n_test": len(features.test_x)}
         return ModelFeatures(source, features, {"layer": "as saved", "width": features.train_x.shape[1], **sizes})
@@ -69,7 +71,15 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
     with main_process_first():  # one process downloads published weights
         model = load_model(folder)[0] if folder is not None else _published(kind, name, given)
     cache = given.cache or _own_cache(folder)
-    return features_of(source, model.eval(), splits, layer=given.layer, train_features=train_features, cache=cache)
+    return features_of(
+        source,
+        model.eval(),
+        splits,
+        layer=given.layer,
+        train_features=train_features,
+        precision=given.precision,
+        cache=cache,
+    )
 
 
 def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:

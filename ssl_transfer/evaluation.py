@@ -117,6 +117,12 @@ def _parser(program: str, section: type[ScoreSection]) -> argparse.ArgumentParse
     parser.add_argument(
         "--layer", default="features", help="features, projection, embedding, output, or a layer of the timm network"
     )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=["float32", "bfloat16"],
+        help="in which the network computes features; bfloat16 is faster where the hardware multiplies it",
+    )
     parser.add_argument("--cache", type=_path, metavar="FOLDER", help="where features are kept; default: in the run")
     parser.add_argument("--json", type=_path, metavar="FILE", help="write the numbers with their protocol")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn: held-out images, few labels, orders")

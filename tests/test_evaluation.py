@@ -53,6 +53,16 @@ def scored(run) -> dict[str, dict]:
     return {score["metric"]: score for score in scores if score["model"].startswith("student")}
 
 
+def test_features_in_bfloat16_where_they_are_asked_for(run, scored, program, capsys, tmp_path):
+    (found,) = program("knn --k 20 --precision bfloat16", run, "--cache", tmp_path / "cache")
+    own = scored["kNN 20"]
+    assert found["protocol"] == own["protocol"] | {"precision": "bfloat16"}
+    assert found["value"] == pytest.approx(own["value"], abs=0.02)
+    with pytest.raises(SystemExit):
+        program("knn --k 5 --precision bfloat16", "--features", feature_file(tmp_path / "x.npz"))
+    assert "holds features as they are: leave it out" in capsys.readouterr().err
+
+
 def feature_file(path: Path, **changes: object) -> Path:
     generator = np.random.default_rng(0)
     centers = generator.normal(size=(4, 12))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.data import PRESETS, Augment, Images
 from ssl_transfer.distributed import gather_shards, shard
+from ssl_transfer.features.extraction import computing_in
 from ssl_transfer.features.model_features import ModelFeatures
 
 
@@ -43,7 +44,9 @@ def augmented_features(
     own = rows[shard(len(rows))]
     own = own if fold is None else fold[own]
     views = augmentation(preset, images, seed=seed)(images.pixels[own], epoch, own)
-    return gather_shards(_embed(network, views, width=features.features.train_x.shape[1]), len(rows))
+    with computing_in(features.protocol["precision"], images):
+        embedded = _embed(network, views, width=features.features.train_x.shape[1])
+    return gather_shards(embedded, len(rows))
 
 
 @torch.no_grad()

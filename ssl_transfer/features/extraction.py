@@ -1,4 +1,4 @@
-"""One model's features of images: computed once, in float32, by all processes, and kept.
+"""One model's features of images: computed once, in float32 unless asked otherwise, by all processes, and kept.
 
 Recipes and the programs in ``eval/`` get them here, so both print the same numbers.
 """
@@ -6,8 +6,9 @@ Recipes and the programs in ``eval/`` get them here, so both print the same numb
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -32,6 +33,7 @@ from ssl_transfer.probes import PooledLayer, extract_features, raw_pixels
 
 log = logging.getLogger(__name__)
 
+Precision = Literal["float32", "bfloat16"]  # in which a network computes its features, which are kept in float32
 IN_MEMORY = 4 * 2**30  # bytes of features of a split that are held, where the images are
 BATCH = 512  # images at a time
 
@@ -61,6 +63,7 @@ def kept_features(
     *,
     key: Mapping[str, str],
     folder: Path | None,
+    precision: Precision = "float32",
     must_keep: bool = False,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32[Tensor, "n d"]:
@@ -76,11 +79,11 @@ def kept_features(
     """
     meet()  # one process may have measured for hours meanwhile
     if folder is None:
-        return _compute(network, images, advance)
+        return _compute(network, images, advance, precision)
     with KeptFeatures(folder, key, images) as kept:
         missing = from_main_process(kept.missing)
         unkept: list[Tensor] = []
-        for number, features in _computed(network, images, kept.parts, missing, advance):
+        for number, features in _computed(network, images, kept.parts, missing, advance, precision):
             if rank() > 0:  # the main process alone looks and writes
                 continue
             try:
@@ -111,6 +114,7 @@ def _computed(
     parts: Sequence[slice],
     missing: Sequence[int],
     advance: Callable[[int], None],
+    precision: Precision,
 ) -> Iterator[tuple[int, Float32[Tensor, "m d"]]]:
     """The features of each of the ``missing`` parts on every process, each having computed its share of it."""
     network = placed(network, images)
@@ -119,7 +123,7 @@ def _computed(
     batches = [rows for share in shares for rows in share.split(BATCH) if len(rows)]
 
     def extract(pixels: Tensor) -> Float32[Tensor, "m d"]:
-        with exact():
+        with computing_in(precision, images):
             return extract_features(network, pixels, advance=lambda count: advance(count * world_size()))
 
     with closing(images.reader(lambda step: batches[step], steps=len(batches))) as pixels_of:
@@ -147,7 +151,7 @@ def _mapped(kept: KeptFeatures, place: Place, device: torch.device) -> Float32[T
     return rows
 
 
-def features_key(model: EmbeddingModel, layer: str) -> dict[str, str]:
+def features_key(model: EmbeddingModel, layer: str, precision: Precision = "float32") -> dict[str, str]:
     """What decides the features of an image, in words; with the images' fingerprint, the key to keep them under."""
     prepared = model.backbone.preprocessing
     return {
@@ -156,7 +160,7 @@ def features_key(model: EmbeddingModel, layer: str) -> dict[str, str]:
         "network": model.backbone.name,
         "preprocessing": f"mean {prepared.mean}, std {prepared.std}, input size {prepared.input_size}",
         "layer": layer,
-        "precision": "float32",
+        "precision": precision,
     }
 
 
@@ -165,13 +169,23 @@ def placed(network: nn.Module, images: Images) -> nn.Module:
     return network.to(images.pixels.device).to(memory_format=torch.channels_last).eval()
 
 
+@contextmanager
+def computing_in(precision: Precision, images: Images) -> Iterator[None]:
+    """What a network computes features of ``images`` in: float32 all through, or bfloat16 where autocast has it so."""
+    with exact(), torch.autocast(images.pixels.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        yield
+
+
 def exact() -> AbstractContextManager[None]:
     """Whatever a run trains in, it is scored in float32 all through, without the shorter products of a GPU."""
     return products_in("ieee", GPU_MATMUL, GPU_CONVOLUTION)
 
 
 def _compute(
-    network: nn.Module, images: Images, advance: Callable[[int], None] = lambda count: None
+    network: nn.Module,
+    images: Images,
+    advance: Callable[[int], None] = lambda count: None,
+    precision: Precision = "float32",
 ) -> Float32[Tensor, "n d"]:
     network = placed(network, images)
     own = shard(len(images))
@@ -179,7 +193,7 @@ def _compute(
     def shared(count: int) -> None:
         advance(count * world_size())
 
-    with exact():
+    with computing_in(precision, images):
         parts = [extract_features(network, pixels, advance=shared) for pixels in images.parts(own)]
         if not parts:  # a process beyond the last image still has to know the width
             parts = [extract_features(network, images.pixels[:1])[:0]]

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 
 from ssl_transfer.catalog.roles import Role
 from ssl_transfer.data import Images
-from ssl_transfer.features.extraction import compute_features, features_key, kept_features, layer_of, placed
+from ssl_transfer.features.extraction import (
+    Precision,
+    compute_features,
+    features_key,
+    kept_features,
+    layer_of,
+    placed,
+)
 from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.probes import Features
 from ssl_transfer.probes.checks import check_features
@@ -59,6 +66,7 @@ def features_of(
     role: Role = "other",
     layer: str = "features",
     train_features: bool = True,
+    precision: Precision = "float32",
     cache: Path | None = None,
     must_keep: bool = False,
     advance: Callable[[int], None] = lambda count: None,
@@ -66,23 +74,34 @@ def features_of(
     """Features of both splits by ``model``, which is put in eval mode; without a model, the pixels themselves.
 
     ``layer`` is ``features``, ``output`` (what the model gives), the head's ``projection`` or ``embedding``, or the
-    name of a layer of the timm network. Features are read from the folder ``cache`` if it has those of the same
-    weights, images, preprocessing and layer, and written there otherwise; where that is refused, a warning says so, or
-    with ``must_keep`` an error. Where no measure looks at those of the training images, ``train_features`` is off and
-    there are none. ``advance`` is called with numbers of images that are computed.
+    name of a layer of the timm network; it is computed in ``precision``. Features are read from the folder ``cache`` if
+    it has those of the same weights, images, preprocessing, layer and precision, and written there otherwise; where
+    that is refused, a warning says so, or with ``must_keep`` an error. Where no measure looks at those of the training
+    images, ``train_features`` is off and there are none. ``advance`` is called with numbers of computed images.
 
     Raises:
         ValueError: the model has no such layer, or its features are not finite.
         OSError: the features cannot be written, and ``must_keep`` is on.
     """
     # Placed also where kept features are read: some measures go on to show the network other images.
-    network, key = placed(layer_of(model, layer), splits[0]), {} if model is None else features_key(model, layer)
+    network, key = (
+        placed(layer_of(model, layer), splits[0]),
+        {} if model is None else features_key(model, layer, precision),
+    )
 
     def features(images: Images) -> Tensor:
         if model is None:
             x = compute_features(None, images)
         else:
-            x = kept_features(network, images, key=key, folder=cache, must_keep=must_keep, advance=advance)
+            x = kept_features(
+                network,
+                images,
+                key=key,
+                folder=cache,
+                precision=precision,
+                must_keep=must_keep,
+                advance=advance,
+            )
         check_features(x, f"{name} on {images.name} {images.split}")
         return x
 
@@ -91,7 +110,7 @@ def features_of(
     protocol = {
         "layer": "pixels" if model is None else layer,
         "width": test_x.shape[1],
-        "precision": "float32",
+        "precision": "float32" if model is None else precision,
         "data": train.name,
         "n_train": len(train),
         "n_test": len(test),

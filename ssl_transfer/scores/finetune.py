@@ -80,5 +80,7 @@ class Finetune(ScoreSection):
             seed=measuring.seed,
         )
         (column,) = self.columns()
-        settings = {"probe": "finetune", "fraction": self.fraction, "augment": self.augment, **facts(result)}
+        # Whatever features are computed in, the network itself is trained in float32.
+        settings = {"probe": "finetune", "precision": "float32", "fraction": self.fraction, "augment": self.augment}
+        settings |= facts(result)
         return [score(features, column, result.accuracy, settings)]

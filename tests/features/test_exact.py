@@ -10,6 +10,10 @@ import torch
 from ssl_transfer import probes
 from ssl_transfer.data import Augment, load_images
 from ssl_transfer.evaluation import evaluate
+from ssl_transfer.features.augmented import augmented_features
+from ssl_transfer.features.model_features import features_of
+from ssl_transfer.models import Output
+from ssl_transfer.probes import extract_features
 from ssl_transfer.scores.knn import KNN
 from ssl_transfer.scores.measuring import measure_all
 from ssl_transfer.training import epoch_recall, monitor
@@ -77,3 +81,29 @@ def test_a_program_measures_in_float32(spy, monkeypatch, tmp_path):
     seen = spy(probes, "knn_accuracy")
     evaluate("A program.", KNN)
     assert seen == [["ieee", "ieee"]] and flags() == ["tf32", "tf32"]
+
+
+def test_features_in_bfloat16_are_close_to_those_in_float32_and_say_so(model, digits, tmp_path):
+    full = features_of("student", model, digits, cache=tmp_path)
+    half = features_of("student", model, digits, cache=tmp_path, precision="bfloat16")
+    assert (full.protocol["precision"], half.protocol["precision"]) == ("float32", "bfloat16")
+    for x, y in ((full.features.train_x, half.features.train_x), (full.features.test_x, half.features.test_x)):
+        assert y.dtype == torch.float32 and not torch.equal(x, y)
+        assert (x - y).norm() < 0.02 * x.norm()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = extract_features(Output(model, "features").eval(), digits[1].pixels)
+    assert torch.equal(half.features.test_x, expected)
+    again = features_of("student", model, digits, cache=tmp_path)
+    assert torch.equal(again.features.test_x, full.features.test_x) and len(list(tmp_path.iterdir())) == 4
+
+
+def test_augmented_images_are_shown_in_the_precision_of_the_features(model, digits):
+    rows = torch.arange(64)
+    found = {
+        precision: augmented_features(
+            features_of("student", model, digits, precision=precision), "crop", 0, None, 0, rows
+        )
+        for precision in ("float32", "bfloat16")
+    }
+    assert found["bfloat16"].dtype == torch.float32 and not torch.equal(*found.values())
+    assert (found["float32"] - found["bfloat16"]).norm() < 0.02 * found["float32"].norm()
