@@ -107,3 +107,12 @@ def test_augmented_images_are_shown_in_the_precision_of_the_features(model, digi
     }
     assert found["bfloat16"].dtype == torch.float32 and not torch.equal(*found.values())
     assert (found["float32"] - found["bfloat16"]).norm() < 0.02 * found["float32"].norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_features_in_bfloat16_on_a_gpu_are_close_to_those_in_float32(model, digits):
+    there = [images.to("cuda") for images in digits]
+    full, half = (features_of("student", model, there, precision=name) for name in ("float32", "bfloat16"))
+    x, y = full.features.test_x, half.features.test_x
+    assert x.is_cuda and y.dtype == torch.float32 and 0 < (x - y).norm() < 0.02 * x.norm()

@@ -22,6 +22,7 @@ from ssl_transfer.models.checkpoint import tensors_hash
 from ssl_transfer.probes import extract_features, nearest, nearest_neighbors, retrieval
 from tests.probes.test_scale import MEASURES, PIXELS
 from tests.processes import on_two_processes
+from tests.simulated_cuda.banks import scores_on
 
 ROOT = Path(__file__).parents[2]
 KEY = {"weights": "aa", "layer": "features"}
@@ -264,3 +265,9 @@ def check_two_processes(rank: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_processes_share_the_work_and_all_have_the_features(tmp_path):
     on_two_processes(check_two_processes, tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_searches_a_bank_that_is_not_on_it():
+    assert scores_on("cuda") == pytest.approx(scores_on("cpu"), abs=0.01)

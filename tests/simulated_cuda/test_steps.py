@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from tests.simulated_cuda import steps
+from tests.simulated_cuda import banks, steps
 
 # The launches of a step but for those that make its batch, most of them by cifar_resnet8 forward and backward. They may
 # fall, and are then lowered here; a tenth more is allowed for other versions of torch.
@@ -125,3 +125,10 @@ def test_batch_norm_by_the_kernels_of_a_gpu_is_that_of_one_process():
         [sys.executable, "-m", "tests.simulated_cuda.batch_norm"], capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_gpu_searches_a_bank_that_is_not_on_it():
+    command = [sys.executable, "-m", "tests.simulated_cuda.banks"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == banks.scores_on("cpu")
