@@ -107,6 +107,15 @@ def start_in_parts(kind: str, rank: int = 0, world: int = 1) -> dict[str, torch.
     return start(kind, rank, world, micro_batch_size=4 if kind == "simclr" else 2)  # three parts
 
 
+@pytest.mark.parametrize("kind", ["moco", "moco_v3"])
+def test_queries_and_keys_are_made_one_part_at_a_time(kind):
+    task, at_a_time = task_of(kind, micro_batch_size=2), []
+    for network in (task.model, task.key_encoder):
+        network.register_forward_pre_hook(lambda module, given: at_a_time.append(len(given[0])))
+    task(share_of_batch(0))
+    assert max(at_a_time) <= 2 and sum(at_a_time) == (2 if kind == "moco" else 4) * IMAGES
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_and_gradients_of_several_steps_are_the_formulas(kind):
     task = task_of(kind)
