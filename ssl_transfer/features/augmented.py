@@ -44,7 +44,7 @@ def augmented_features(
     own = rows[shard(len(rows))]
     own = own if fold is None else fold[own]
     views = augmentation(preset, images, seed=seed)(images.pixels[own], epoch, own)
-    with computing_in(features.protocol["precision"], images):
+    with computing_in(features.precision, images):
         embedded = _embed(network, views, width=features.features.train_x.shape[1])
     return gather_shards(embedded, len(rows))
 

@@ -47,6 +47,7 @@ class ModelFeatures:
     layer: str = "features"
     network: nn.Module | None = None
     images: tuple[Images, Images] | None = None
+    precision: Precision = "float32"
 
     @cached_property
     def held(self) -> Features:
@@ -121,7 +122,7 @@ def features_of(
     none = test_x[:0], labels_of(test)[:0]
     learned_from = (train_x[0], labels_of(train)) if train_x else none
     return ModelFeatures(
-        name, Features(*learned_from, test_x, labels_of(test)), protocol, role, layer, network, (train, test)
+        name, Features(*learned_from, test_x, labels_of(test)), protocol, role, layer, network, (train, test), precision
     )
 
 
