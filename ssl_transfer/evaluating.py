@@ -58,6 +58,9 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
     """The features of ``source``: a run or exported folder, an npz file of features, or ``KIND:NAME``.
 
     The kinds are ``timm`` and ``torchvision``, pretrained networks, and ``file``, a checkpoint of another tool.
+
+    Raises:
+        UserError: a precision is asked for, and ``source`` is a file of features.
     """
     if source.endswith(".npz"):
         if given.precision != "float32":

@@ -283,8 +283,11 @@ CONTRADICTIONS = {
         ),
     ],
     "_comes_from_one_place": [
-        (["task={kind: pkt, teacher: {}}"], "exactly one of recipe, checkpoint, timm, torchvision, file; given: none"),
-        ([RELAXED, f"{TEACHER}.checkpoint=runs/x"], "exactly one of recipe, checkpoint, timm, torchvision, file"),
+        (
+            ["task={kind: pkt, teacher: {}}"],
+            "exactly one of recipe, checkpoint, zoo, timm, torchvision, file; given: none",
+        ),
+        ([RELAXED, f"{TEACHER}.checkpoint=runs/x"], "exactly one of recipe, checkpoint, zoo, timm, torchvision, file"),
     ],
     "_a_file_is_of_a_known_network": [([RELAXED, f"{TEACHER}={{file: x.pth}}"], "file needs backbone")],
     "_has_nothing_that_its_source_brings": [

@@ -59,8 +59,8 @@ def test_both_teachers_are_trained_first_and_scored_beside_their_student(taught_
 def test_report_and_model_card_name_both_teachers(taught_by_two, tmp_path):
     text = Page(write_report(taught_by_two).read_text()).text
     for shown in (
-        "from tiny_convnet (recipe digits-simclr) and tiny_convnet (recipe digits-moco) into cifar_resnet8",
-        "teacher 2 tiny_convnet (recipe digits-moco), output projection, weight 1",
+        "cifar_resnet8 learned from the teachers tiny_convnet and tiny_convnet by the task",
+        "teacher 2 tiny_convnet, trained by the recipe digits-moco; its projection was transferred",
         "The student keeps",
         "of teacher 2's scores (kNN 5).",
         "kept of teacher 1 kept of teacher 2",
@@ -105,7 +105,7 @@ def test_generations_are_chained_by_one_recipe_and_go_on_where_they_stopped(tmp_
     assert len(list((tmp_path / "teacher-memory").iterdir())) == 2  # of two teachers
     scores = runs.read_scores(folder)
     assert scores.table.models[:2] == ["teacher (tiny_convnet)", "student (tiny_convnet)"]
-    assert "from tiny_convnet (recipe digits-self-transfer)" in Page((folder / "report.html").read_text()).text
+    assert "learned from the teacher tiny_convnet" in Page((folder / "report.html").read_text()).text
 
     capsys.readouterr()
     other = small("self-transfer-twice", tmp_path, inner, *views, f"{TWICE[0]}.seed=7", "score=[]")

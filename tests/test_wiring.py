@@ -429,6 +429,8 @@ ELSEWHERE = {
     "train.tracker": "tests/test_wiring.py::test_a_tracker_is_handed_to_accelerate",
     "task.teacher.recipe": "tests/test_recipe.py::test_a_run_does_not_depend_on_the_number_of_processes",
     "task.teacher.timm": "tests/teachers/test_loading.py::test_a_timm_teacher_brings_its_own_size_and_normalization",
+    "task.teacher.zoo": "tests/teachers/test_loading.py::"
+    "test_what_comes_with_the_package_opens_in_one_word_and_says_how_to_make_it_again",
     "task.teacher.torchvision": "tests/teachers/test_loading.py::test_torchvision_weights_bring_their_size",
     **{
         f"task.teacher.{key}": "tests/teachers/test_loading.py::test_a_file_teacher_reports_what_it_matched"
@@ -509,22 +511,25 @@ def test_recall_during_training_is_of_the_test_images(reach):
 
 
 @pytest.mark.parametrize(
-    ("score", "said"),
+    ("score", "products", "said"),
     [
-        ("[]", None),
-        ("[{{kind: monitor, every: 1}}]", None),
-        ("[{{kind: monitor, every: 1}}, {{kind: knn, k: [5]}}]", "1 measure of"),
-        ("[{{kind: knn, k: [5]}}, {{kind: linear_probe}}]", "2 measures of"),
+        ("[]", None, None),
+        ("[{{kind: monitor, every: 1}}]", None, None),
+        ("[{{kind: monitor, every: 1}}, {{kind: knn, k: [5]}}]", 2 * 355, "1 measure of"),
+        ("[{{kind: knn, k: [5]}}, {{kind: linear_probe}}]", 2 * 355 + 2500 * 10, "2 measures of"),
     ],
 )
-def test_while_it_trains_a_run_says_what_scoring_will_take(reach, score, said):
+def test_while_it_trains_a_run_says_what_scoring_will_take(reach, monkeypatch, score, products, said):
     run = reach("simclr", f"score={score}")
-    seconds = (1442 + 355) * 2.5 / (2 * 96)  # of a view as in a step, for every image that probes learn from or score
+    monkeypatch.setattr(recipe, "seconds_of_multiplying", lambda device: 1e-7)
     words = run.progress.afterwards(2.5)
     if said is None:
         assert words == ""
     else:
-        assert f"{duration(seconds)} for the features of 1,797 images to score, and {said}" in words
+        # The time of a view in a step for every image that is learned from or scored; the products of the training
+        # images' numbers: the features of the student and of its untrained twin, and the pixels, 64 of each.
+        seconds = (1442 + 355) * 2.5 / (2 * 96) + 1442 * 3 * 64 * products * 1e-7
+        assert f"about {duration(seconds)} of scoring: the features of 1,797 images and {said} each model" in words
 
 
 def test_a_teacher_is_not_scored_where_it_is_trained(reach):
@@ -548,7 +553,9 @@ def test_a_tracker_is_handed_to_accelerate(tmp_path, recipes, monkeypatch):
 
     def start(**settings):
         seen.update(settings)
-        raise Handed(*3 * [None], plan=None, keeping=None, after_step=None, autocast=lambda: torch.autocast("cpu"))
+        raise Handed(
+            *3 * [None], plan=None, keeping=None, after_step=None, autocast=lambda: torch.autocast("cpu"), progress=None
+        )
 
     monkeypatch.setattr(context, "find_spec", lambda name: name)
     monkeypatch.setattr(context, "Accelerator", start)

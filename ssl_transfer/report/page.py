@@ -81,6 +81,8 @@ def _teacher(teacher: config.Teacher) -> str:
     """Where a teacher comes from, what it was shown and what was transferred of it, for a person."""
     if teacher.recipe is not None:
         source = f"{teacher.title}, trained by the recipe {teacher.recipe.name}"
+    elif teacher.zoo is not None:
+        source = f"{teacher.title}, which comes with the package"
     elif teacher.checkpoint is not None:
         source = f"the model in {teacher.checkpoint}"
     elif teacher.file is not None:

@@ -59,6 +59,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(released):
     with zipfile.ZipFile(released["wheel"]) as wheel:
         files = {name for name in wheel.namelist() if not name.startswith(f"ssl_transfer-{__version__}.dist-info/")}
     package = {path for path in (ROOT / "ssl_transfer").rglob("*") if path.suffix in (".py", ".j2", ".typed")}
+    package |= {path for path in (ROOT / "ssl_transfer" / "zoo").rglob("*.*") if path.suffix != ".pyc"}
     assert files == {str(path.relative_to(ROOT)) for path in package}
     assert {"ssl_transfer/py.typed", "ssl_transfer/report/page.html.j2"} < files
 

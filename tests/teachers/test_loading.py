@@ -233,7 +233,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, timm_folder):
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({}, "exactly one of recipe, checkpoint, timm, torchvision, file; given: none"),
+        ({}, "exactly one of recipe, checkpoint, zoo, timm, torchvision, file; given: none"),
         ({"timm": "resnet18", "torchvision": "resnet18"}, "given: timm, torchvision"),
         ({"file": "x.pth"}, "file needs backbone"),
         ({"file": "x.pth", "backbone": "resnet18", "format": "solo"}, "did you mean 'solo-learn'"),
