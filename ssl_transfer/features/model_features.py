@@ -85,10 +85,8 @@ def features_of(
         OSError: the features cannot be written, and ``must_keep`` is on.
     """
     # Placed also where kept features are read: some measures go on to show the network other images.
-    network, key = (
-        placed(layer_of(model, layer), splits[0]),
-        {} if model is None else features_key(model, layer, precision),
-    )
+    network = placed(layer_of(model, layer), splits[0])
+    key = {} if model is None else features_key(model, layer, precision)
 
     def features(images: Images) -> Tensor:
         if model is None:
