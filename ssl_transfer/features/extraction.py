@@ -187,17 +187,8 @@ def _compute(
     advance: Callable[[int], None] = lambda count: None,
     precision: Precision = "float32",
 ) -> Float32[Tensor, "n d"]:
-    network = placed(network, images)
-    own = shard(len(images))
-
-    def shared(count: int) -> None:
-        advance(count * world_size())
-
-    with computing_in(precision, images):
-        parts = [extract_features(network, pixels, advance=shared) for pixels in images.parts(own)]
-        if not parts:  # a process beyond the last image still has to know the width
-            parts = [extract_features(network, images.pixels[:1])[:0]]
-    return gather_shards(torch.cat(parts), len(images))
+    [(_, features)] = _computed(network, images, [slice(0, len(images))], [0], advance, precision)
+    return features
 
 
 def _pixels(images: Images) -> Float32[Tensor, "n d"]:
