@@ -52,7 +52,8 @@ def network(name: str) -> torch.nn.Module:
 
 def test_every_network_of_repdistiller_is_here():
     assert NAMES.keys() == PARAMETERS.keys()
-    assert {*NAMES.values(), "tiny_convnet", "cifar_vgg8_half"} == set(ARCHITECTURES)
+    narrow = {f"cifar_vgg8_{width}" for width in ("half", "quarter", "eighth", "sixteenth")}
+    assert {*NAMES.values(), *narrow, "tiny_convnet"} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("name", NAMES)
