@@ -44,7 +44,9 @@ def layer_of(model: EmbeddingModel | None, layer: str) -> nn.Module:
         return nn.Flatten()
     if layer == "output":
         return model
-    if layer in ("features", "projection", "embedding", "logits"):
+    if layer == "features":
+        return model.backbone
+    if layer in ("projection", "embedding", "logits"):
         return Output(model, layer)
     return PooledLayer(model.backbone, model.backbone.network, layer)
 

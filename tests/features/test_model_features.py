@@ -10,6 +10,8 @@ from torch import nn
 from ssl_transfer.features import extraction as features
 from ssl_transfer.features.extraction import compute_features
 from ssl_transfer.features.model_features import features_of
+from ssl_transfer.models import EmbeddingModel
+from ssl_transfer.models.heads import EmbeddingHead
 from ssl_transfer.probes import extract_features
 from ssl_transfer.scores.agreement import Agreement
 from ssl_transfer.scores.base import Measuring
@@ -33,6 +35,11 @@ def test_features_do_not_depend_on_the_batch_they_are_computed_in(model, digits)
     whole = compute_features(model, digits[1])
     alone = compute_features(model, digits[1].subset(torch.tensor([7])))
     torch.testing.assert_close(whole[7:8], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_network_of_features_is_without_the_head_that_they_come_before(model):
+    with_head = EmbeddingModel(model.backbone, EmbeddingHead(model.num_features, embedding_dim=5))
+    assert features.layer_of(with_head, "features").state_dict().keys() == model.backbone.state_dict().keys()
 
 
 def test_features_are_kept_and_computed_again_only_where_something_differs(model, digits, computed, tmp_path):
