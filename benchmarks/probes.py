@@ -29,6 +29,7 @@ from torch import Tensor
 from ssl_transfer.probes import DEFAULT_GRID, knn_predict, retrieval
 from ssl_transfer.probes.linear import standardization
 from ssl_transfer.probes.logistic import fit_path
+from ssl_transfer.probes.rows import Rows
 
 STRENGTH = DEFAULT_GRID[4]
 K = 200
@@ -67,7 +68,7 @@ def linear(options: argparse.Namespace) -> list[dict]:
     """The whole grid by us, and one strength of it by scikit-learn at an equal objective."""
     rows = []
     for name, (x, y) in linear_problems(options).items():
-        mean, scale = standardization(x)
+        mean, scale = standardization(Rows(x))
         x = ((x - mean) / scale).contiguous()
         grid = torch.tensor(DEFAULT_GRID, dtype=torch.float64)
         on_device = x.to(options.device), y.to(options.device), grid.to(options.device)

@@ -1,6 +1,7 @@
 """Embeddings with the names and labels of their images, in memory and in a file. Loads no torch."""
 
 import json
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -105,6 +106,9 @@ def check_name(path: Path) -> None:
 def read_embeddings(path: str | Path) -> Embeddings:
     """What ``ssl-transfer embed`` or :meth:`Embeddings.save` wrote.
 
+    The values of an npz file are mapped from it, and come into memory as they are looked at; those of a Parquet file,
+    which are compressed, are held.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no such file, or what reads it is not installed.
@@ -154,10 +158,35 @@ def _write_npz(path: Path, table: Embeddings, blocks: Iterator[np.ndarray]) -> N
 
 def _read_npz(path: Path) -> Embeddings:
     with np.load(path, allow_pickle=False) as held:
-        arrays = {name: held[name] for name in held}
+        arrays = {name: held[name] for name in held if name != "values"}
+        values = _mapped(path, held.zip)
+        arrays["values"] = held["values"] if values is None else values
     about = json.loads(str(arrays.pop("about")))
     names = arrays.pop("class_names", None)
     return Embeddings(**arrays, class_names=None if names is None else tuple(names.tolist()), about=about)
+
+
+def _mapped(path: Path, archive: zipfile.ZipFile) -> np.ndarray | None:
+    """The values in an npz file, of which what is written to them does not become a part; None where another tool has
+    written them otherwise than :func:`_write_npz` does.
+
+    Raises:
+        BadZipFile: they are damaged.
+    """
+    member = archive.getinfo("values.npy")
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (2, 0):
+            return None
+        shape, by_columns, dtype = np.lib.format.read_array_header_2_0(file)
+        header = file.tell()
+        while file.read(2**20):  # to the end, where its checksum is compared
+            pass
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        start = file.tell() + 4 + sum(struct.unpack("<HH", file.read(4))) + header
+    if member.compress_type != zipfile.ZIP_STORED or dtype != np.dtype("<f4") or by_columns or start % dtype.itemsize:
+        return None
+    return np.memmap(path, dtype, "c", start, shape)
 
 
 def _write_parquet(path: Path, table: Embeddings, blocks: Iterator[np.ndarray]) -> None:
@@ -183,24 +212,28 @@ def _write_parquet(path: Path, table: Embeddings, blocks: Iterator[np.ndarray]) 
 
 def _read_parquet(path: Path) -> Embeddings:
     _, parquet = _pyarrow()
-    table = parquet.read_table(path)
-    notes = {
-        key: json.loads(value) for key, value in table.schema.metadata.items() if key in (b"about", b"class_names")
-    }
-    embedding = table["embedding"].combine_chunks()
-    names = notes[b"class_names"]
+    with parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        about, names = (json.loads(schema.metadata[key]) for key in (b"about", b"class_names"))
+        values = np.empty((file.metadata.num_rows, schema.field("embedding").type.list_size), np.float32)
+        start = 0
+        for batch in file.iter_batches(8192, columns=["embedding"]):
+            rows = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
+            values[start : start + len(batch)] = rows.reshape(len(batch), -1)
+            start += len(batch)
+        others = file.read([name for name in ("row", "file", "label") if name in schema.names])
 
     def column(name: str) -> Any:
-        return table[name].to_numpy() if name in table.column_names else None
+        return others[name].to_numpy() if name in others.column_names else None
 
     files = column("file")
     return Embeddings(
-        embedding.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1),
+        values,
         column("row"),
         files=None if files is None else files.astype(np.str_),
         labels=column("label"),
         class_names=None if names is None else tuple(names),
-        about=notes[b"about"],
+        about=about,
     )
 
 

@@ -1,6 +1,7 @@
 """How much of the teacher's geometry the student has kept, measured without labels."""
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch.nn.functional import pdist
 
 from ssl_transfer.probes.checks import check_same_images
 from ssl_transfer.probes.nearest_neighbors import Metric, nearest
-from ssl_transfer.probes.scaling import rescaled, unit_rows
+from ssl_transfer.probes.rows import Rows
+from ssl_transfer.probes.scaling import rescaled, scale_of, unit_rows
 from ssl_transfer.probes.splits import shuffled
 
 # 2,000 rows have two million pairs, enough for three digits of a rank correlation.
@@ -90,13 +92,17 @@ def linear_cka(student: Float[Tensor, "n d_student"], teacher: Float[Tensor, "n_
             of them are equal.
     """
     check_same_images(student, teacher)
-    student, teacher = _centered(student), _centered(teacher)
+    of_student, of_teacher = _centered(student), _centered(teacher)
     if len(student) < max(student.shape[1], teacher.shape[1]):  # the same numbers by smaller matrices, of n x n
-        by_student, by_teacher = student @ student.T, teacher @ teacher.T
+        by_student, by_teacher = (rows[:] @ rows[:].T for rows in (of_student, of_teacher))
         shared = (by_student * by_teacher).sum()
     else:
-        by_student, by_teacher = student.T @ student, teacher.T @ teacher
-        shared = (student.T @ teacher).square().sum()
+        parts = max(of_student.slices(), of_teacher.slices(), key=len)
+        by_student, by_teacher, by_both = (
+            reduce(torch.add, (first[part].T @ second[part] for part in parts))
+            for first, second in ((of_student, of_student), (of_teacher, of_teacher), (of_student, of_teacher))
+        )
+        shared = by_both.square().sum()
     own = by_student.norm() * by_teacher.norm()
     if own == 0:
         raise ValueError("linear CKA is undefined where all rows are equal; one of the two models has collapsed.")
@@ -142,12 +148,15 @@ def retention(student_score: float, teacher_score: float) -> float:
     return student_score / teacher_score
 
 
-def _centered(x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def _centered(x: Float[Tensor, "n d"]) -> Rows:
     """``x`` less its mean in float64; exactly zero where all rows are equal but for the rounding of the mean."""
-    x = rescaled(x.double())
-    centered = x - x.mean(dim=0)
-    rounding = len(x) * torch.finfo(x.dtype).eps * x.abs().max()
-    return centered if centered.abs().max() > rounding else torch.zeros_like(x)
+    rows = Rows(x, change=torch.Tensor.double)
+    scale = scale_of(rows.extremes())
+    rows = rows.changed(lambda part: rescaled(part, scale))
+    mean = rows.average(lambda part: part.mean(dim=0))
+    centered = rows.changed(lambda part: part - mean)
+    rounding = len(x) * torch.finfo(rows.dtype).eps * rows.extremes().abs().max()
+    return centered if centered.extremes().abs().max() > rounding else centered.changed(torch.zeros_like)
 
 
 def _distances(x: Float[Tensor, "n d"], metric: Metric) -> Float[Tensor, " pairs"]:

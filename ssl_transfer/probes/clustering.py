@@ -47,9 +47,11 @@ def clustering(
     check_labeled(x, y, "clustering")
     n_clusters = len(y.unique())
     rows = unit_rows(floating(x)) if metric == "cosine" else rescaled(floating(x))
+    own = metric == "cosine"  # a copy already, which k-means may move to mean zero
     with warnings.catch_warnings():  # fewer different rows than clusters: a collapsed model, which its scores show
         warnings.simplefilter("ignore", ConvergenceWarning)
-        clusters = KMeans(n_clusters, n_init=restarts, random_state=seed).fit_predict(rows.float().cpu().numpy())
+        means = KMeans(n_clusters, n_init=restarts, random_state=seed, copy_x=not own)
+        clusters = means.fit_predict(rows.float().cpu().numpy())
     classes = y.cpu().numpy()
     return ClusteringScores(
         nmi=float(normalized_mutual_info_score(classes, clusters)),

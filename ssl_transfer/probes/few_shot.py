@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
 from ssl_transfer.probes.logistic import fit_each
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.scaling import floating, rescaled, scale_of, unit_rows
 from ssl_transfer.probes.splits import rank_in_class
 
@@ -57,14 +58,14 @@ def few_shot(
         raise ValueError(f"draws is {draws}; make at least one draw of the labeled images.")
     classes, code, sizes = train_y.unique(return_inverse=True, return_counts=True)
     wanted = {amount: images_per_class(amount, sizes) for amount in labels_per_class}
-    train_x, test_x = floating(train_x), floating(test_x)
-    scale = scale_of(train_x)
-    train_x, test_x = rescaled(train_x, scale), rescaled(test_x, scale)
-    center = train_x.mean(dim=0)
-    train_x, test_x = unit_rows(train_x - center), unit_rows(test_x - center)
+    train, test = (Rows(x, change=floating) for x in (train_x, test_x))
+    scale = scale_of(train.extremes())
+    train, test = (rows.changed(lambda part: rescaled(part, scale)) for rows in (train, test))
+    center = train.average(lambda part: part.mean(dim=0))
+    train, test = (rows.changed(lambda part: unit_rows(part - center)) for rows in (train, test))
     places = torch.stack([rank_in_class(train_y, seed, draw) for draw in range(draws)])
     return {
-        amount: _score(train_x, code, test_x, test_y, classes, places < per_class[code])
+        amount: _score(train, code, test, test_y, classes, places < per_class[code])
         for amount, per_class in wanted.items()
     }
 
@@ -87,16 +88,16 @@ def images_per_class(amount: int | float, sizes: Tensor) -> Tensor:
     return torch.full_like(sizes, int(amount))
 
 
-def _score(
-    train_x: Tensor, code: Tensor, test_x: Tensor, test_y: Tensor, classes: Tensor, labeled: Tensor
-) -> FewShotScore:
+def _score(train: Rows, code: Tensor, test: Rows, test_y: Tensor, classes: Tensor, labeled: Tensor) -> FewShotScore:
     """Fit all draws as one batched problem; ``labeled`` has one row per draw, each with equally many images."""
     draws = len(labeled)
     rows = labeled.nonzero()[:, 1].view(draws, -1)
     labels = rows.shape[1]
-    strengths = torch.full((draws,), 1 / (C * labels), dtype=torch.float64, device=train_x.device)
-    fit = fit_each(train_x[rows].double(), code[rows], strengths, num_classes=len(classes))
-    accuracy = (classes[fit.predict(test_x)] == test_y).double().mean(dim=1)
+    strengths = torch.full((draws,), 1 / (C * labels), dtype=torch.float64, device=train.device)
+    x = train[rows.flatten()].unflatten(0, rows.shape)
+    fit = fit_each(x.double(), code[rows], strengths, num_classes=len(classes))
+    predicted = torch.cat([fit.predict(part) for part in test.parts()], dim=1)
+    accuracy = (classes[predicted] == test_y).double().mean(dim=1)
     return FewShotScore(
         mean=accuracy.mean().item(),
         sd=accuracy.std().item() if draws > 1 else 0.0,

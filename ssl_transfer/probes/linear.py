@@ -1,7 +1,7 @@
 """The linear probe: how well a linear classifier of frozen features does."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
 from ssl_transfer.probes.logistic import LogisticFit, fit_path
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.scaling import floating, rescaled, scale_of
 from ssl_transfer.probes.splits import held_out_tenth
 
@@ -69,13 +70,14 @@ def linear_probe(
     held_out = held_out_tenth(train_y, seed=seed)
     refuse_single_images(held_out)
     grid = torch.tensor(sorted(strengths), dtype=torch.float64, device=train_x.device)
-    fits = _fit(train_x[~held_out], train_y[~held_out], grid)
-    judged = [judge(logits, fits.classes, train_y[held_out]) for logits in fits.logits(train_x[held_out])]
+    seen, unseen = (Rows(train_x, rows.nonzero()[:, 0]) for rows in (~held_out, held_out))
+    fits = _fit(seen, train_y[~held_out], grid)
+    judged = judge_each(fits.logits, unseen, fits.classes, train_y[held_out])
     best = max(range(len(grid)), key=lambda i: (judged[i], i))
-    final = _fit(train_x, train_y, grid[best : best + 1], start=fits.classifiers.parameters[best])
-    logits = next(final.logits(test_x))
+    final = _fit(Rows(train_x), train_y, grid[best : best + 1], start=fits.classifiers.parameters[best])
+    predicted = final.predict(Rows(test_x))
     return LinearProbeResult(
-        accuracy=judge(logits, final.classes, test_y)[0],
+        accuracy=top_1(predicted, test_y),
         strength=grid[best].item(),
         held_out_accuracy={strength: accuracy for strength, (accuracy, _) in zip(grid.tolist(), judged, strict=True)},
         converged=bool(fits.classifiers.converged.all() and final.classifiers.converged.all()),
@@ -83,7 +85,7 @@ def linear_probe(
         n_held_out=int(held_out.sum()),
         n_test=len(test_x),
         seed=seed,
-        predicted=final.classes[logits.argmax(dim=1)],
+        predicted=predicted,
     )
 
 
@@ -113,15 +115,28 @@ class _Fits:
         """What each classifier in turn says of every row."""
         return self.classifiers.logits((x.to(self.mean) - self.mean) / self.scale)
 
+    def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
+        """The class that the first classifier gives each row."""
+        return self.classes[torch.cat([next(self.logits(part)).argmax(dim=1) for part in rows.parts()])]
 
-def _fit(x: Tensor, y: Tensor, strengths: Tensor, start: Tensor | None = None) -> _Fits:
-    x = x.double() if x.numel() <= SMALL else floating(x)
+
+def _fit(x: Rows, y: Tensor, strengths: Tensor, start: Tensor | None = None) -> _Fits:
+    small = math.prod(x.shape) <= SMALL
+    x = x.changed(torch.Tensor.double if small else floating)
     mean, scale = standardization(x)
-    rows = (x - mean) / scale
-    rows = rows if x.numel() <= SMALL else rows.float()
+    rows = x.changed(lambda part: (part - mean) / scale if small else ((part - mean) / scale).float())
     classes, code = y.unique(return_inverse=True)
     classifiers = fit_path(rows, code, strengths, num_classes=len(classes), start=start)
     return _Fits(mean, scale, classes, classifiers)
+
+
+def top_1(predicted: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> float:
+    """The share of rows that are classified rightly."""
+    return (predicted == labels).double().mean().item()
+
+
+# What classifiers say of rows, one after another.
+Logits = Callable[[Float[Tensor, "n d"]], Iterable[Float[Tensor, "n c"]]]
 
 
 def judge(
@@ -131,18 +146,51 @@ def judge(
 
     A few rows leave many classifiers with the same accuracy; how sure they are of the right class tells them apart.
     """
-    accuracy = (classes[logits.argmax(dim=1)] == labels).double().mean().item()
-    cross_entropy = F.cross_entropy(logits.double(), torch.searchsorted(classes, labels)).item()
-    return accuracy, -cross_entropy if math.isfinite(cross_entropy) else -math.inf
+    return top_1(classes[logits.argmax(dim=1)], labels), _sureness(logits, torch.searchsorted(classes, labels))
 
 
-def standardization(x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+def judge_each(
+    logits: Logits,
+    rows: Rows,
+    classes: Int64[Tensor, " c"],
+    labels: Int64[Tensor, " n"],
+    *,
+    score: Callable[[Tensor, Tensor], float] = top_1,
+) -> list[tuple[float, float]]:
+    """What :func:`judge` says of each classifier, or another ``score`` of the classes that it gives the rows.
+
+    Of rows of another class than ``classes`` nothing is known: they count in the score alone.
+    """
+    known = torch.isin(labels, classes)
+    targets = torch.searchsorted(classes, labels).where(known, -100)  # which cross_entropy leaves out
+    found = [
+        [(one.argmax(dim=1), _sureness(one, targets[part])) for one in logits(rows[part])] for part in rows.slices()
+    ]
+    shares = [(known[part].sum() / known.sum().clamp(min=1)).item() for part in rows.slices()]
+    judged = []
+    for of_one in zip(*found, strict=True):
+        predicted = classes[torch.cat([code for code, _ in of_one])]
+        sure = sum((share * value for share, (_, value) in zip(shares, of_one, strict=True) if share > 0), 0.0)
+        judged.append((score(predicted, labels), sure))
+    return judged
+
+
+def _sureness(logits: Float[Tensor, "n c"], targets: Int64[Tensor, " n"]) -> float:
+    cross_entropy = F.cross_entropy(logits.double(), targets).item()
+    return -cross_entropy if math.isfinite(cross_entropy) else -math.inf
+
+
+def standardization(rows: Rows) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
     """Mean and standard deviation of each feature, the deviation infinite where the feature is constant.
 
     So a constant feature becomes zero, also in rows where it has another value: nothing is known of its scale.
     """
-    scale = scale_of(x, dim=0)
-    deviation, mean = torch.std_mean(rescaled(x, scale), dim=0, correction=0)
+    scale = scale_of(rows.extremes(), dim=0)
+    moments = [torch.std_mean(rescaled(part, scale), dim=0, correction=0) for part in rows.parts()]
+    deviations, means = (torch.stack(values) for values in zip(*moments, strict=True))
+    share = rows.shares().to(means)[:, None]
+    mean = (share * means).sum(dim=0)
+    deviation = (share * (deviations.square() + (means - mean).square())).sum(dim=0).sqrt()
     # The mean of equal numbers can be off by a rounding error, which must not be blown up.
-    constant = deviation <= 10 * torch.finfo(x.dtype).eps * mean.abs()
+    constant = deviation <= 10 * torch.finfo(mean.dtype).eps * mean.abs()
     return mean * scale[0], torch.where(constant, torch.inf, deviation * scale[0])

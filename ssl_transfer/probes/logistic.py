@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.lbfgs import History, Minimum, Precondition, minimize
+from ssl_transfer.probes.rows import Rows
 
 # A fit ends when its next step promises less than this share of the objective. The promise is an estimate: on five
 # tables of 50,000 rows no fit ended more than 4e-7 above its minimum, and 1e-6 is what we want.
@@ -45,7 +46,7 @@ class LogisticFit:
 
 
 def fit_path(
-    x: Float[Tensor, "n d"],
+    x: Float[Tensor, "n d"] | Rows,
     labels: Int64[Tensor, " n"],
     strengths: Float[Tensor, " s"],
     *,
@@ -63,14 +64,15 @@ def fit_path(
     solutions points, and inherits the history of L-BFGS, since the curvature differs only by the known change of the
     penalty. Parameters, values and sums over tiles are float64; logits have the type of ``x``. Where rows are fewer
     than features, their coordinates in the space that they span take the place of the features. This is the same
-    problem, as no solution leaves that space.
+    problem, as no solution leaves that space. :class:`Rows` that are not held are made again for every evaluation.
     """
+    x = x if isinstance(x, Rows) else Rows(x)
     n, d = x.shape
     if n < d and n <= LARGEST_DECOMPOSED:
-        span = _Span(x)
+        span = _Span(x[:])
         start = None if start is None else span.inside(start)
         fit = fit_path(
-            span.coordinates.to(x),
+            span.coordinates.to(x.dtype),
             labels,
             strengths,
             num_classes=num_classes,
@@ -91,7 +93,7 @@ def fit_path(
             history.bend(partial(_penalty, strength - last, num_classes))
             start = 2 * solutions[-1] - solutions[-2] if len(solutions) > 1 else solutions[-1]
         ends[strength] = minimize(
-            partial(_evaluate, x[None], labels[None], strengths.new_tensor([strength], dtype=torch.float64)),
+            partial(_evaluate, x, labels[None], strengths.new_tensor([strength], dtype=torch.float64)),
             start.reshape(1, -1),
             precondition=_kronecker(sample, spectrum, start, strength),
             tolerance=TOLERANCE,
@@ -225,24 +227,27 @@ def _collect(ends: list[Minimum], num_classes: int) -> LogisticFit:
 
 
 def _evaluate(
-    x: Float[Tensor, "s n d"],
+    x: Float[Tensor, "s n d"] | Rows,
     labels: Int64[Tensor, "s n"],
     strengths: Float[Tensor, " s"],
     point: Float[Tensor, "a p"],
     problem: Int64[Tensor, " a"],
 ) -> tuple[Float[Tensor, " a"], Float[Tensor, "a p"]]:
     """Values and gradients of the problems numbered ``problem`` at ``point``: for each class weights, then the bias."""
-    if len(problem) < len(x):
+    if isinstance(x, Tensor) and len(problem) < len(x):
         x, labels, strengths = x[problem], labels[problem], strengths[problem]
-    n, d = x.shape[1:]
+    n, d = x.shape[-2:]
     parameters = point.unflatten(1, (-1, d + 1))
-    weight, bias = parameters[:, :, :-1].to(x), parameters[:, :, -1:].to(x)
+    weight, bias = parameters[:, :, :-1].to(x.dtype), parameters[:, :, -1:].to(x.dtype)
     value = torch.zeros_like(strengths)
     gradient = torch.zeros_like(parameters)
     rows_at_once = max(256, TILE_NUMBERS[x.device.type] // weight.shape[:2].numel())
+    if isinstance(x, Rows):
+        rows_at_once = min(rows_at_once, x.at_once)
     for start in range(0, n, rows_at_once):
-        rows = x[:, start : start + rows_at_once]
-        label = labels[:, None, start : start + rows_at_once]
+        tile = slice(start, start + rows_at_once)
+        rows = x[:, tile] if isinstance(x, Tensor) else x[tile][None]
+        label = labels[:, None, tile]
         logits = _product(weight, rows).add_(bias)
         largest = logits.amax(dim=1, keepdim=True)
         right = logits.gather(1, label) - largest

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssl_transfer.probes.checks import check_features, check_same_width
 from ssl_transfer.probes.logistic import LogisticFit, fit_binary_path
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.splits import held_out_share
 from ssl_transfer.probes.transfer import (
     FIFTH,
@@ -134,5 +135,5 @@ def _fit(x: Tensor, presence: Tensor, penalties: Sequence[float]) -> tuple[Cente
             f"class {lacking[0]} is in all or in none of the {len(x)} training rows that are fitted, so there is "
             "nothing to tell apart; give more images, or leave the class out."
         )
-    centered = Centered.of(x)
+    centered = Centered.of(Rows(x))
     return centered, fit_binary_path(centered(x), presence, centered.strengths(penalties, len(x)))

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
-from ssl_transfer.probes.linear import judge, refuse_single_images, standardization
+from ssl_transfer.probes.linear import judge_each, refuse_single_images, standardization, top_1
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.scaling import floating
 from ssl_transfer.probes.splits import held_out_tenth, shuffled
 
@@ -87,7 +88,11 @@ def sgd_probe(
         raise ValueError(f"epochs is {epochs} and batch_size {batch_size}; both have to be at least 1.")
     held_out = held_out_tenth(train_y, seed=seed)
     refuse_single_images(held_out)
-    mean, scale = standardization(floating(train_x))
+    mean, scale = standardization(Rows(train_x, change=floating))
+
+    def standardized(x: Tensor) -> Tensor:
+        return ((x - mean) / scale).float()
+
     classes, code = train_y.unique(return_inverse=True)
     grid = sorted(rates)
     layers = _Layers(grid, train_x.shape[1], len(classes), seed=seed, device=train_x.device)
@@ -99,13 +104,15 @@ def sgd_probe(
             x = train_x[rows] if view is None else view(epoch, rows)
             progress = (epoch * steps_per_epoch + place) / (epochs * steps_per_epoch)
             factor = batch_size / 256 * (1 + math.cos(math.pi * progress)) / 2
-            layers.step(((x - mean) / scale).float(), code[rows], ~held_out[rows], factor)
-    unseen = ((train_x[held_out] - mean) / scale).float()
-    judged = [judge(layers.logits(unseen, i), classes, train_y[held_out]) for i in range(len(grid))]
-    best = max(range(len(grid)), key=lambda i: (judged[i], -i))
-    logits = layers.logits(((test_x - mean) / scale).float(), len(grid) + best)
+            layers.step(standardized(x), code[rows], ~held_out[rows], factor)
+    unseen = Rows(train_x, held_out.nonzero()[:, 0], standardized)
+    choosing = range(len(grid))
+    judged = judge_each(lambda x: (layers.logits(x, i) for i in choosing), unseen, classes, train_y[held_out])
+    best = max(choosing, key=lambda i: (judged[i], -i))
+    tested = Rows(test_x, change=standardized).parts()
+    predicted = classes[torch.cat([layers.logits(part, len(grid) + best).argmax(dim=1) for part in tested])]
     return SgdProbeResult(
-        accuracy=judge(logits, classes, test_y)[0],
+        accuracy=top_1(predicted, test_y),
         rate=grid[best],
         held_out_accuracy={rate: accuracy for rate, (accuracy, _) in zip(grid, judged, strict=True)},
         epochs=epochs,
@@ -114,7 +121,7 @@ def sgd_probe(
         n_held_out=int(held_out.sum()),
         n_test=len(test_y),
         seed=seed,
-        predicted=classes[logits.argmax(dim=1)],
+        predicted=predicted,
     )
 
 

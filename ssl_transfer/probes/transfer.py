@@ -1,5 +1,6 @@
 """The linear probe of transfer benchmarks: logistic regression on features as they are, over 45 penalties."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,8 +10,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
-from ssl_transfer.probes.linear import SMALL, judge, refuse_single_images
+from ssl_transfer.probes.linear import SMALL, judge_each, refuse_single_images, top_1
 from ssl_transfer.probes.logistic import LogisticFit, fit_path
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.scaling import floating, scale_of
 from ssl_transfer.probes.splits import held_out_share
 
@@ -85,16 +87,12 @@ def transfer_probe(
     check_held_out(held_out)
     score = SCORES[measure]
     grid = sorted(penalties)
-    fits = _fit(train_x[~held_out], train_y[~held_out], grid)
-    seen = torch.isin(train_y[held_out], fits.classes)  # of a class that is held out as a whole nothing is known
-    unseen_x, unseen_y = train_x[held_out], train_y[held_out]
-    judged = []
-    for logits in fits.logits(unseen_x):
-        value = score(fits.classes[logits.argmax(dim=1)], unseen_y)
-        judged.append((value, judge(logits[seen], fits.classes, unseen_y[seen])[1] if seen.any() else 0.0))
+    seen, unseen = (Rows(train_x, rows.nonzero()[:, 0]) for rows in (~held_out, held_out))
+    fits = _fit(seen, train_y[~held_out], grid)
+    judged = judge_each(fits.logits, unseen, fits.classes, train_y[held_out], score=score)
     best = max(range(len(grid)), key=lambda i: (judged[i], i))
-    final = _fit(train_x, train_y, grid[best : best + 1])
-    predicted = final.classes[next(final.logits(test_x)).argmax(dim=1)]
+    final = _fit(Rows(train_x), train_y, grid[best : best + 1])
+    predicted = final.predict(Rows(test_x))
     return TransferProbeResult(
         score=score(predicted, test_y),
         measure=measure,
@@ -106,11 +104,6 @@ def transfer_probe(
         n_test=len(test_y),
         predicted=predicted,
     )
-
-
-def top_1(predicted: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> float:
-    """The share of rows that are classified rightly."""
-    return (predicted == labels).double().mean().item()
 
 
 def mean_per_class(predicted: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> float:
@@ -158,13 +151,13 @@ class Centered:
     wide: bool  # float64 for small tables: it costs next to nothing there
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n d"]) -> "Centered":
+    def of(cls, x: Rows) -> "Centered":
         """The mean and the size of these rows."""
-        power = scale_of(floating(x))[0, 0].double()  # so that no square is too large or small for float64
-        rows = x.double() / power
-        mean = rows.mean(dim=0)
-        size = (rows - mean).square().mean().sqrt()
-        return cls(mean * power, (size * power).item() if size > 0 else 1.0, x.numel() <= SMALL)
+        power = scale_of(floating(x.extremes()))[0, 0].double()  # so that no square is too large or small for float64
+        rows = x.changed(lambda part: part.double() / power)
+        mean = rows.average(lambda part: part.mean(dim=0))
+        size = rows.average(lambda part: (part - mean).square().mean()).sqrt()
+        return cls(mean * power, (size * power).item() if size > 0 else 1.0, math.prod(x.shape) <= SMALL)
 
     def __call__(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         """The rows so moved."""
@@ -186,9 +179,12 @@ class _Fits:
     def logits(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n c"]]:
         return self.classifiers.logits(self.centered(x))
 
+    def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
+        return self.classes[torch.cat([next(self.logits(part)).argmax(dim=1) for part in rows.parts()])]
 
-def _fit(x: Tensor, y: Tensor, penalties: Sequence[float]) -> _Fits:
+
+def _fit(x: Rows, y: Tensor, penalties: Sequence[float]) -> _Fits:
     centered = Centered.of(x)
     classes, code = y.unique(return_inverse=True)
     strengths = centered.strengths(penalties, len(x))
-    return _Fits(centered, classes, fit_path(centered(x), code, strengths, num_classes=len(classes)))
+    return _Fits(centered, classes, fit_path(x.changed(centered), code, strengths, num_classes=len(classes)))

@@ -64,6 +64,26 @@ def test_both_kinds_of_file_hold_the_same(colored, photos, here):
     assert some.names == [table.names[4], table.names[1]] and np.array_equal(some.values, table.values[[4, 1]])
 
 
+def test_values_of_an_npz_file_are_mapped_and_checked(here):
+    values = np.random.default_rng(0).standard_normal((300, 7)).astype(np.float32)
+    table = Embeddings(values, np.arange(300), about={"model": {}})
+    table.save("e.npz")
+    read = read_embeddings("e.npz").values
+    assert isinstance(read, np.memmap) and read.flags.aligned and np.array_equal(read, values)
+    read[0] = 0  # of this copy alone
+    assert np.array_equal(read_embeddings("e.npz").values, values)
+    with np.load("e.npz") as held:
+        arrays = dict(held)
+    for write, name in ((np.savez, "plain.npz"), (np.savez_compressed, "compressed.npz")):  # by another tool
+        write(name, **arrays)
+        assert np.array_equal(read_embeddings(name).values, values)
+    content = bytearray(Path("e.npz").read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("e.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="does not hold embeddings .*: make it again"):
+        read_embeddings("e.npz")
+
+
 def test_a_data_set_is_embedded_as_it_is_scored(tmp_path, model, digits):
     spec = ModelSpec("cifar_resnet8", "default", 1, 8, digits[0].mean, digits[0].std, head=HeadSpec("embedding", 16))
     save_model(tmp_path, model, spec)

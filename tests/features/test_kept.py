@@ -19,7 +19,18 @@ from ssl_transfer.features.kept import KeptFeatures, read_at
 from ssl_transfer.features.model_features import features_of
 from ssl_transfer.models import Output
 from ssl_transfer.models.checkpoint import tensors_hash
-from ssl_transfer.probes import extract_features, nearest, nearest_neighbors, retrieval
+from ssl_transfer.probes import (
+    extract_features,
+    few_shot,
+    linear_cka,
+    linear_probe,
+    nearest,
+    nearest_neighbors,
+    retrieval,
+    rows,
+    sgd_probe,
+    transfer_probe,
+)
 from tests.probes.test_scale import MEASURES, PIXELS
 from tests.processes import on_two_processes
 from tests.simulated_cuda.banks import scores_on
@@ -206,7 +217,20 @@ def found_in(x: torch.Tensor, labels: torch.Tensor) -> list[str]:
         parts = list(nearest(x[:700], x, 9, metric=metric))
         found = {"s": torch.cat([part.similarity for part in parts]), "i": torch.cat([part.index for part in parts])}
         said.append(tensors_hash(found))
-    return [*said, str(retrieval(x, labels, k=[1], queries=300))]
+    return [*said, str(retrieval(x, labels, k=[1], queries=300)), *fitted_to(x, labels % 2)]
+
+
+def fitted_to(x: torch.Tensor, labels: torch.Tensor) -> list[str]:
+    """What probes find that fit classifiers to a table, or compare two, of many parts."""
+    rows.WHOLE, rows.PART = 0, 2**18
+    split = x, labels, x[-999:], labels[-999:]
+    return [
+        str(linear_probe(*split, strengths=[1.0]).held_out_accuracy),
+        str(transfer_probe(*split, penalties=[1e6]).held_out),
+        str(sgd_probe(*split, epochs=1, rates=[0.1], batch_size=2**14).held_out_accuracy),
+        str(few_shot(*split, labels_per_class=[2], draws=2)),
+        str(linear_cka(x, x[:, 1:])),
+    ]
 
 
 LIMITED = """
@@ -235,8 +259,8 @@ def test_less_memory_than_the_features_take_is_enough_and_changes_no_bit(tmp_pat
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
-    for name in ("BANK_ROWS", "HELD"):
-        monkeypatch.setattr(nearest_neighbors, name, getattr(nearest_neighbors, name))
+    for part, name in ((nearest_neighbors, "BANK_ROWS"), (nearest_neighbors, "HELD"), (rows, "WHOLE"), (rows, "PART")):
+        monkeypatch.setattr(part, name, getattr(part, name))  # which found_in changes
     with safe_open(the_file(tmp_path), framework="pt") as file:
         expected = found_in(file.get_tensor("features"), torch.arange(N) % 1000)
     assert done.stdout.splitlines() == ["no room for a copy", *expected]

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 from ssl_transfer.probes import linear_probe, logistic
 from ssl_transfer.probes.linear import standardization
 from ssl_transfer.probes.logistic import fit_each, fit_path
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.splits import held_out_tenth, shuffled
 from tests.probes.synthetic import clouds
 from tests.reference import probes as twin
@@ -26,7 +27,7 @@ def digits(width: int = 64):
 
 
 def standardized(x):
-    mean, scale = standardization(x)
+    mean, scale = standardization(Rows(x))
     return (x - mean) / scale
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from ssl_transfer.probes import sgd_probe
 from ssl_transfer.probes.linear import standardization
+from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.splits import held_out_tenth, shuffled
 from tests.probes.synthetic import clouds
 
@@ -21,7 +22,7 @@ def split():
 
 def plain_probe(train_x, train_y, test_x, test_y, *, rows_seen, rate, epochs, batch_size, seed):
     """One layer by torch's own optimizer and schedule; only the order of the rows is ours."""
-    mean, scale = standardization(train_x)
+    mean, scale = standardization(Rows(train_x))
     layer = nn.Linear(train_x.shape[1], 10)
     nn.init.zeros_(layer.bias)
     layer.weight.data = 0.01 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(seed))
