@@ -1,0 +1,140 @@
+"""What students of several sizes keep of their teacher, beside the same networks trained without one.
+
+    ssl-transfer sweep recipes/cifar10/transfer-cpu.yaml model.backbone=cifar_vgg8_eighth,cifar_vgg8_quarter
+    python benchmarks/retention.py runs/cifar10-transfer-cpu-* runs/simclr-alone-* --picture docs/retention.png
+
+Reads the scores of finished runs: those with a teacher are the students, the others the networks alone. Times each
+network on one thread of this machine, prints the table, draws the picture and keeps the numbers in
+``results/retention-cpu.json``. Several seeds of one network become their mean and standard deviation.
+"""
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from recording import write
+from torch import nn
+
+from ssl_transfer import runs
+from ssl_transfer.catalog.roles import TRAINED
+from ssl_transfer.models.checkpoint import load_model
+from ssl_transfer.teachers.loading import open_teacher
+
+BATCH, SECONDS = 64, 2.0
+LINES = {"student": ("transferred", "#1f5a8c", "o"), "trained": ("SimCLR alone", "#b3261e", "s")}
+COLUMNS = ("kNN 20", "linear")
+
+
+def cost(network: nn.Module, image_size: int) -> dict[str, float]:
+    """Weights, and the images that are embedded in a second, in float32 on one thread."""
+    network = network.eval().to(memory_format=torch.channels_last)
+    images = torch.rand(BATCH, 3, image_size, image_size).to(memory_format=torch.channels_last)
+    seconds: list[float] = []
+    with torch.inference_mode():
+        network(images)
+        while sum(seconds) < SECONDS:
+            start = time.perf_counter()
+            network(images)
+            seconds.append(time.perf_counter() - start)
+    weights = sum(weight.numel() for weight in network.parameters())
+    return {"weights": weights, "images_per_second": round(BATCH / median(seconds))}
+
+
+def row(role: str, network: str, found: list[dict[str, float]], costs: dict[str, float]) -> dict[str, Any]:
+    """One model of the table: its scores in per cent over seeds."""
+    scores = {}
+    for column in COLUMNS:
+        values = [100 * scores[column] for scores in found]
+        scores[column] = {"mean": round(mean(values), 2), "sd": round(stdev(values), 2) if len(values) > 1 else None}
+    return {"role": role, "network": network, "n": len(found), **costs, **scores}
+
+
+def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
+    """The teacher, then the students and the networks alone, each from the smallest."""
+    found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
+    costs: dict[tuple[str, str], dict[str, float]] = {}
+    for folder in folders:
+        recipe, scored = runs.read_recipe(folder), runs.read_scores(folder)
+        if scored is None:
+            print(f"{folder} has no scores yet: left out")
+            continue
+        for role in ("teacher", *TRAINED):
+            values = {score.metric: score.value for score in scored.scores if score.role == role}
+            own = {column: values[column] for column in COLUMNS if column in values}
+            if len(own) < len(COLUMNS):
+                continue
+            model = open_teacher(recipe.teachers[0], None)[0] if role == "teacher" else load_model(folder)[0]
+            key = role, model.backbone.name
+            if key not in costs:
+                costs[key] = cost(model.backbone, image_size)
+            if role != "teacher" or own not in found[key]:  # which every student's run has scored
+                found[key].append(own)
+    order = {"teacher": 0, "student": 1, "trained": 2}
+    table = [row(*key, found[key], costs[key]) for key in costs]
+    return sorted(table, key=lambda line: (order[line["role"]], line["weights"]))
+
+
+def draw(table: list[dict[str, Any]], path: Path) -> None:
+    """Scores against weights and against speed, one line for the students and one for the networks alone."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    teacher = next(line for line in table if line["role"] == "teacher")
+    for axes, (key, label) in zip(
+        panels, {"weights": "weights", "images_per_second": "images/s on one CPU thread"}.items(), strict=True
+    ):
+        for role, (name, color, marker) in LINES.items():
+            # Networks of one family make a line; others are single points.
+            lines = sorted((line for line in table if line["role"] == role), key=lambda line: line[key])
+            family = [line for line in lines if line["network"].startswith("cifar_vgg8")]
+            for group, style in ((family, "-"), ([line for line in lines if line not in family], "none")):
+                axes.errorbar(
+                    [line[key] for line in group],
+                    [line["kNN 20"]["mean"] for line in group],
+                    yerr=[line["kNN 20"]["sd"] or 0 for line in group],
+                    color=color, marker=marker, linestyle=style, capsize=3, label=name if style == "-" else None,
+                )  # fmt: skip
+        axes.axhline(teacher["kNN 20"]["mean"], color="#555555", linestyle="--", linewidth=1)
+        axes.plot(teacher[key], teacher["kNN 20"]["mean"], "D", color="#555555", label="teacher")
+        axes.set_xscale("log")
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("kNN 20 on CIFAR-10, %")
+    panels[0].legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Print and draw what the run folders hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--picture", type=Path, help="the PNG to draw")
+    parser.add_argument("--image-size", type=int, default=32)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    table = rows(given.runs, given.image_size)
+    teacher = next(line for line in table if line["role"] == "teacher")
+    print("| model | network | weights | images/s | n | kNN 20 | kept | linear | kept |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    for line in table:
+        cells = []
+        for column in COLUMNS:
+            score, spread = line[column]["mean"], line[column]["sd"]
+            cells += [f"{score:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")]
+            cells += [f"{score / teacher[column]['mean']:.0%}"]
+        print(
+            f"| {LINES.get(line['role'], ('teacher',))[0]} | {line['network']} | {line['weights']:,} |"
+            f" {line['images_per_second']:,} | {line['n']} | " + " | ".join(cells) + " |"
+        )
+    if given.picture is not None:
+        draw(table, given.picture)
+    write("retention", argparse.Namespace(device="cpu"), models=table)
+
+
+if __name__ == "__main__":
+    main()
