@@ -287,17 +287,16 @@ def _scoring_in_words(recipe: config.Recipe, built: _Built, splits: OpenSplits, 
     The features of an image by student and untrained student take about as long as two thirds of a training step's
     share of it, of which a backward pass is twice a forward pass, and the teacher's are in both.
     """
-    kinds = [kind for kind in recipe.score if kind.columns() and not kind.during_training]
+    kinds = [kind for kind in recipe.score if not kind.during_training]
     if not kinds:
         return ""
     train, test = splits.listed(recipe, "train"), splits.listed(recipe, "test")
     share = seconds_of_a_step / (recipe.data.batch_size * recipe.data.views)
     multiply = seconds_of_multiplying(built.batches.images.pixels.device)
-    effort = Effort(len(train), len(test), train.classes or 1, width=0, multiply=multiply, image=share / 3)
     widths = [model.num_features for model in (*built.teachers, built.model, built.model)]
     widths += [test.pixels.shape[1:].numel()] if shows_pixels(test) else []
-    seconds = (len(train) + len(test)) * share
-    seconds += sum(kind.seconds(replace(effort, width=width)) for kind in kinds for width in widths)
+    efforts = [Effort(len(train), len(test), train.classes or 1, width, multiply, image=share / 3) for width in widths]
+    seconds = (len(train) + len(test)) * share + sum(kind.seconds(effort) for kind in kinds for effort in efforts)
     measures = "1 measure" if len(kinds) == 1 else f"{len(kinds)} measures"
     return (
         f", then about {duration(seconds)} of scoring: the features of {len(train) + len(test):,} images "

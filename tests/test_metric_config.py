@@ -15,6 +15,7 @@ def test_a_loss_is_completed_with_the_defaults_of_its_arguments(recipes):
     for loss, arguments in ARGUMENTS.items():
         assert load(recipes, f"task.loss={loss}").task.settings == arguments
     assert load(recipes, "task.settings={margin: 0.2}").task.settings == {"margin": 0.2, "alpha": 32.0}
+    assert load(recipes, "task={kind: metric}").task.settings == ARGUMENTS["proxy_anchor"]  # the default
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ differ from what the recipe without the override gives, or the case could not fa
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -22,11 +23,13 @@ from ssl_transfer.building import model as building_model
 from ssl_transfer.config.schema import Recipe
 from ssl_transfer.data import load_images
 from ssl_transfer.data.views import augment
+from ssl_transfer.features import model_features
 from ssl_transfer.features.extraction import compute_features
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model, save_model
 from ssl_transfer.probes import retrieval
 from ssl_transfer.progress import duration
-from ssl_transfer.scores.base import ScoreSection
+from ssl_transfer.scores.base import Effort, ScoreSection
+from ssl_transfer.scores.clustering import Clustering
 from ssl_transfer.section import Section
 from ssl_transfer.tasks.sections import Task
 
@@ -515,6 +518,7 @@ def test_recall_during_training_is_of_the_test_images(reach):
     [
         ("[]", None, None),
         ("[{{kind: monitor, every: 1}}]", None, None),
+        ("[{{kind: best_on_test, every: 2, k: [1]}}]", None, None),
         ("[{{kind: monitor, every: 1}}, {{kind: knn, k: [5]}}]", 2 * 355, "1 measure of"),
         ("[{{kind: knn, k: [5]}}, {{kind: linear_probe}}]", 2 * 355 + 2500 * 10, "2 measures of"),
     ],
@@ -530,6 +534,21 @@ def test_while_it_trains_a_run_says_what_scoring_will_take(reach, monkeypatch, s
         # images' numbers: the features of the student and of its untrained twin, and the pixels, 64 of each.
         seconds = (1442 + 355) * 2.5 / (2 * 96) + 1442 * 3 * 64 * products * 1e-7
         assert f"about {duration(seconds)} of scoring: the features of 1,797 images and {said} each model" in words
+
+
+@pytest.mark.parametrize(("pixels", "widths"), [(432, [64, 64, 432]), (431, [64, 64])])
+def test_a_measure_is_estimated_from_what_it_will_see(reach, monkeypatch, pixels, widths):
+    efforts: list[Effort] = []
+    monkeypatch.setattr(Clustering, "seconds", lambda kind, effort: efforts.append(effort) or 0.0)
+    monkeypatch.setattr(recipe, "seconds_of_multiplying", lambda device: 1e-7)
+    monkeypatch.setattr(model_features, "RAW_PIXELS", pixels)  # photographs of 3 x 12 x 12
+    held_out = "data.held_out=4", "data.test=held_out", "score=[{{kind: clustering}}]"
+    reach("photos", *held_out).progress.afterwards(2.5)
+    # Student, untrained student, pixels; of a view's share of a step, a third is the student's forward pass.
+    assert [asdict(effort) for effort in efforts] == [
+        {"n_train": 12, "n_test": 4, "classes": 4, "width": width, "multiply": 1e-7, "image": pytest.approx(2.5 / 48)}
+        for width in widths
+    ]
 
 
 def test_a_teacher_is_not_scored_where_it_is_trained(reach):

@@ -161,6 +161,13 @@ def test_a_classifier_sees_one_part_at_a_time(kind):
     assert sum(at_a_time) == 24 and max(at_a_time) <= 5
 
 
+def test_so_does_a_student_that_learns_labels_beside_a_teacher():
+    task, at_a_time = transfer_with_labels("rkd", "train.micro_batch_size=5"), []
+    task.transfer.model.register_forward_pre_hook(lambda module, given: at_a_time.append(len(given[0])))
+    task(labeled(0))
+    assert sum(at_a_time) == 24 and max(at_a_time) <= 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_beside_labels_reaches_every_weight_of_the_student(kind):
     task = task_of(kind)

@@ -17,6 +17,8 @@ from ssl_transfer.losses.labels import label_loss
 from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
 from ssl_transfer.tasks import metric
 from ssl_transfer.tasks.metric import MetricLearning
+from ssl_transfer.tasks.sections.base import TaskInputs
+from ssl_transfer.tasks.sections.labels import Metric
 from ssl_transfer.training.optim import create_optimizer
 from tests.processes import assert_same_on, sum_over_processes
 
@@ -187,3 +189,10 @@ def test_embeddings_are_gathered_in_float32_whatever_the_network_computes_in(mon
         task(batches().batch(0))
         assert task.model(batches().batch(0).views[0]).dtype == torch.bfloat16
     assert gathered == [torch.float32, torch.int64] and narrowed == [False]
+
+
+def test_metric_learning_of_images_without_labels_is_refused_by_their_name():
+    images = load_images("digits", Path(), split="train", download=False)
+    inputs = TaskInputs(None, [], replace(images, classes=None), seed=0, total_steps=1, micro_batch_size=None)
+    with pytest.raises(ValueError, match="metric learning needs labels, and digits train has none"):
+        Metric(kind="metric", loss="proxy_anchor").build(inputs)

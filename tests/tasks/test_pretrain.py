@@ -32,6 +32,7 @@ from ssl_transfer.models.checkpoint import (
 )
 from ssl_transfer.tasks.moco import MoCo, MoCoV3
 from ssl_transfer.tasks.pretrain import SimCLR
+from ssl_transfer.tasks.queue import pushed
 from ssl_transfer.training.engine import Interrupted
 from ssl_transfer.training.optim import create_optimizer
 from tests.processes import assert_same_on, sum_over_processes
@@ -344,3 +345,8 @@ def test_cifar10_is_the_same_on_two_processes(name, tmp_path, free_port):
     one = recipe.run(config.load(path, [*FEW, *small, f"train.runs={tmp_path / 'one'}"]))
     launch(2, free_port, path, *small, f"train.runs={tmp_path / 'two'}")
     assert_same_run(tmp_path / "two" / f"cifar10-{name}", one)
+
+
+def test_a_queue_keeps_its_precision():
+    rows = pushed(torch.zeros(4, 2), torch.ones(2, 2, dtype=torch.float64), views=1)
+    assert torch.equal(rows, torch.tensor([[1.0, 1], [1, 1], [0, 0], [0, 0]])) and rows.dtype == torch.float32

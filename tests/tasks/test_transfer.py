@@ -188,6 +188,14 @@ def test_negatives_are_drawn_anew_at_each_step_as_a_function_of_the_seed_and_the
     assert not torch.equal(drawn(0, 1), first) and not torch.equal(drawn(1, 0), first)
 
 
+def test_crd_is_what_its_loss_gives_times_the_weight():
+    task, given = task_of("crd", task={"weight": 3.0}), []
+    task.loss.register_forward_hook(lambda module, arguments, loss: given.append(loss.detach()))
+    found = task(share_of_batch(0))["loss"]
+    assert len(given) == 1
+    torch.testing.assert_close(found.detach(), 3 * given[0], rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_the_student_and_never_the_teacher(kind):
     task = task_of(kind).float()
