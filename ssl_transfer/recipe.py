@@ -294,7 +294,7 @@ def _scoring_in_words(recipe: config.Recipe, built: _Built, splits: OpenSplits, 
     share = seconds_of_a_step / (recipe.data.batch_size * recipe.data.views)
     multiply = seconds_of_multiplying(built.batches.images.pixels.device)
     widths = [model.num_features for model in (*built.teachers, built.model, built.model)]
-    widths += [test.pixels.shape[1:].numel()] if shows_pixels(test) else []
+    widths += [test.pixels.shape[1:].numel()] if shows_pixels(built.batches.images) else []
     efforts = [Effort(len(train), len(test), train.classes or 1, width, multiply, image=share / 3) for width in widths]
     seconds = (len(train) + len(test)) * share + sum(kind.seconds(effort) for kind in kinds for effort in efforts)
     measures = "1 measure" if len(kinds) == 1 else f"{len(kinds)} measures"
