@@ -188,6 +188,13 @@ def test_negatives_are_drawn_anew_at_each_step_as_a_function_of_the_seed_and_the
     assert not torch.equal(drawn(0, 1), first) and not torch.equal(drawn(1, 0), first)
 
 
+def test_the_student_sees_one_part_at_a_time():
+    task, at_a_time = task_of("pkt", micro_batch_size=6), []
+    task.model.register_forward_pre_hook(lambda module, given: at_a_time.append(len(given[0])))
+    task(share_of_batch(0))
+    assert sum(at_a_time) == 2 * IMAGES and max(at_a_time) <= 6
+
+
 def test_crd_is_what_its_loss_gives_times_the_weight():
     task, given = task_of("crd", task={"weight": 3.0}), []
     task.loss.register_forward_hook(lambda module, arguments, loss: given.append(loss.detach()))
