@@ -67,7 +67,7 @@ def kinds(*given: dict) -> list[ScoreSection]:
     return TypeAdapter(Scores).validate_python(list(given))
 
 
-def subject(name: str, seed: int, layer: str = "features") -> ModelFeatures:
+def subject(name: str, seed: int, layer: str = "features", device: str = "cpu") -> ModelFeatures:
     """Sixteen features of small images that are those features, so a network exists that gives them.
 
     The training images are in three folds, of which none is a row of neighbors.
@@ -77,7 +77,7 @@ def subject(name: str, seed: int, layer: str = "features") -> ModelFeatures:
         x, y = clouds(n, 16, 4, spread=2.0, seed=seed + (split == "test"))
         pixels = ((x + 4) * 255 / 14).clamp(0, 255).byte().view(n, 1, 4, 4)
         folds = tuple(torch.arange(120).view(40, 3).T) if split == "train" else None
-        splits.append(Images(pixels, y, 4, "clouds", split, (0.5,), (0.5,), folds=folds))
+        splits.append(Images(pixels, y, 4, "clouds", split, (0.5,), (0.5,), folds=folds).to(device))
     x = [images.pixels.flatten(1).float() / 255 for images in splits]
     features = Features(x[0], splits[0].labels, x[1], splits[1].labels)
     protocol = {"layer": layer, "n_train": 120, "n_test": 60}
@@ -86,7 +86,9 @@ def subject(name: str, seed: int, layer: str = "features") -> ModelFeatures:
     return ModelFeatures(name, features, protocol, role, layer, Tokens(), (splits[0], splits[1]))
 
 
-def scores_of(name: str, seed: int, asked: list[ScoreSection], teacher: str | None = "teacher (big)") -> list[Score]:
-    subjects = {layer: subject(name, seed, layer) for layer in needed_layers(asked)}
-    taught = [{layer: subject(teacher, 5, layer) for layer in needed_layers(asked)}] if teacher else []
+def scores_of(
+    name: str, seed: int, asked: list[ScoreSection], teacher: str | None = "teacher (big)", device: str = "cpu"
+) -> list[Score]:
+    subjects = {layer: subject(name, seed, layer, device) for layer in needed_layers(asked)}
+    taught = [{layer: subject(teacher, 5, layer, device) for layer in needed_layers(asked)}] if teacher else []
     return measure_all(subjects, asked, seed=0, teachers=taught, main=True)

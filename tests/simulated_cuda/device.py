@@ -116,8 +116,18 @@ def asked_by() -> str:
     return library or "backward"
 
 
+_refusing_waits = False  # torch.cuda.set_sync_debug_mode
+
+
 def wait(what: str) -> None:
+    if _refusing_waits:
+        raise RuntimeError(f"called a synchronizing CUDA operation: {what} in {asked_by()}")
     counts.waits[f"{what} in {asked_by()}"] += 1
+
+
+def _refuse_waits(mode: str) -> None:
+    global _refusing_waits
+    _refusing_waits = mode == "error"
 
 
 def _sums(gradient: Tensor, images: Tensor, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor, list, list]:
@@ -191,8 +201,6 @@ class _Operations(TorchDispatchMode):
             self._count(func, space, name, args, kwargs, launches)
         elif launches:
             counts.on_host[name] += 1
-        if "cuda" not in marks and name in _INDEXING and any(mark_of(index) for index in args[1] if index is not None):
-            raise DeviceError(f"{name}: a tensor on the CPU is indexed by one on cuda in {asked_by()}")
         result = _CUDA_ONLY[name](*args) if name in _CUDA_ONLY else func(*args, **kwargs)
         made_by_torch = not given and _Functions.current not in _FACTORIES
         inherited = "cuda" if "cuda" in marks else "either" if "either" in marks or made_by_torch else None
@@ -374,6 +382,8 @@ def _patch() -> None:
         "get_device_name": "a pretended GPU",
         "empty_cache": None,
         "manual_seed": None,
+        "get_rng_state": None,
+        "set_rng_state": None,
         "manual_seed_all": None,
         "is_current_stream_capturing": False,
         "memory_allocated": 0,
@@ -382,6 +392,8 @@ def _patch() -> None:
     }.items():
         setattr(torch.cuda, name, lambda *args, answer=answer, **kwargs: answer)
     torch.cuda.synchronize = lambda device=None: wait("synchronize")
+    torch.cuda.set_sync_debug_mode = _refuse_waits
+    torch.cuda.get_sync_debug_mode = lambda: "error" if _refusing_waits else "default"
     autocast = torch.autocast.__init__
     torch.autocast.__init__ = lambda self, device_type, *args, **kwargs: autocast(self, "cpu", *args, **kwargs)
     torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda self: None
