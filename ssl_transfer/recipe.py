@@ -106,7 +106,7 @@ def _train(
         total_steps=total_steps,
         processes=context.accelerator.num_processes,
         device=device_name(context.device),
-        precision=context.precision_name,
+        precision=_arithmetic(recipe, context.precision_name, context.accelerator.num_processes),
         versions=versions(),
         images=None if taken is None else taken.summary(),
     )
@@ -124,6 +124,12 @@ def _train(
         _finish(folder)
 
     context.on_main_process(keep)
+
+
+def _arithmetic(recipe: config.Recipe, precision: str, processes: int) -> str:
+    """What the run's record says: the type of products, and that of gradients where several processes narrow it."""
+    narrow = recipe.train.bf16_gradients is not None and processes > 1
+    return precision + (", gradients averaged in bfloat16" if narrow else "")
 
 
 def _with_inputs(
@@ -242,6 +248,7 @@ def _fit(
         total_steps=info.total_steps,
         learning_rate=learning_rate(recipe, steps_per_epoch),
         clip_norm=recipe.train.clip_norm,
+        bf16_gradients=recipe.train.bf16_gradients is not None,
     )
     keeping = Keeping(
         folder,

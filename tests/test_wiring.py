@@ -412,6 +412,7 @@ CASES = [
         if kind not in ("simclr", "photos", "fitnet", "attention_transfer", "vid")  # maps are compared image by image
     ),
     Case("simclr", "train.clip_norm", "0.37", lambda run: run.plan.clip_norm, 0.37),
+    Case("simclr", "train.bf16_gradients", "true", lambda run: run.plan.bf16_gradients, True),
     Case("simclr", "train.ema", "0.75", moved_average, 0.25, ("train.ema=0.5",)),
     Case("simclr", "train.checkpoint_every", "3", lambda run: run.keeping.checkpoint_every, 45),
     Case("simclr", "train.checkpoint_minutes", "0.5", lambda run: run.keeping.checkpoint_seconds, 30.0),

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer.distributed import from_main_process, gather_rows
 from ssl_transfer.errors import Interrupted, UserError, user_mistakes
@@ -45,7 +47,8 @@ class Plan:
     """What a run does, as far as it is a function of the step: nothing else may decide its numbers.
 
     ``batch_size`` is over all processes. ``total_steps`` is where the run ends, ``clip_norm`` the largest norm of the
-    gradient, None to leave it alone.
+    gradient, None to leave it alone. With ``bf16_gradients`` several processes average gradients that are rounded to
+    bfloat16; each still adds the average to float32 weights.
     """
 
     seed: int
@@ -54,6 +57,7 @@ class Plan:
     total_steps: int
     learning_rate: Callable[[int], float]
     clip_norm: float | None = None
+    bf16_gradients: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def fit(
     parts = {"task": task, "optimizer": optimizer, **keeping.also}
     first_step, seconds_before = _resume(state_file, parts)
     wrapped, stepper = accelerator.prepare(task, optimizer)
+    if plan.bf16_gradients and isinstance(wrapped, DistributedDataParallel):
+        wrapped.register_comm_hook(None, bf16_compress_hook)  # not by the accelerator, which a teacher's run shares
     wrapped.train()
     log = MetricsLog(accelerator, keeping.folder / metrics.NAME, first_step, plan.steps_per_epoch, plan.batch_size)
     progress.begin(first_step, plan.total_steps)

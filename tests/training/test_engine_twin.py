@@ -7,16 +7,18 @@ from functools import partial
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 from torch.multiprocessing import spawn
 
 from ssl_transfer import config
 from ssl_transfer.building.optimizer import build_optimizer, learning_rate
 from ssl_transfer.models import AveragedModel
+from ssl_transfer.recipe import _arithmetic
 from ssl_transfer.training import engine
 from ssl_transfer.training.engine import Interrupted, Keeping, Plan, fit
 from ssl_transfer.training.progress import ProgressReport
+from tests.processes import on_two_processes
 from tests.reference import training as twin
 
 BATCH_SIZE, STEPS_PER_EPOCH, EPOCHS = 6, 5, 2
@@ -26,6 +28,8 @@ OPTIMIZERS = {
     f"sgd, momentum: {MOMENTUM}": partial(torch.optim.SGD, momentum=MOMENTUM),
     "adamw": torch.optim.AdamW,
 }
+
+NARROW = ", gradients averaged in bfloat16"
 
 
 class Proxies(nn.Module):
@@ -190,6 +194,52 @@ def test_each_process_draws_masks_of_its_own(tmp_path, free_port):
     spawn(save_drawn, (free_port, tmp_path), nprocs=2)
     drawn = {rank: torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)}
     assert_drawn({(7, step, rank): found for rank in drawn for step, found in enumerate(drawn[rank])})
+
+
+class Slope(nn.Module):
+    """Its gradient is what the batch says, whatever the weights are."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(64))
+
+    def forward(self, batch):
+        return {"loss": self.weight @ batch}
+
+
+def slope(rank):
+    return torch.randn(64, generator=torch.Generator().manual_seed(rank))
+
+
+def check_gradients(rank, folder):
+    """What is sent is rounded, and so is what comes back: with two processes there is one way to add."""
+    as_runs_do = DistributedDataParallelKwargs(gradient_as_bucket_view=True, static_graph=True)
+    halves = [(2 * slope(other)).bfloat16() / 2 for other in (0, 1)]
+    for narrow, expected in ((False, slope(0) + slope(1)), (True, (halves[0] + halves[1]).float())):
+        task = Slope()
+        train(
+            task,
+            folder / str(narrow),
+            torch.optim.SGD(task.parameters(), lr=0.0),
+            batch=lambda step: slope(rank),
+            accelerator=Accelerator(cpu=True, kwargs_handlers=[as_runs_do]),
+            plan={"total_steps": 1, "learning_rate": lambda step: 1.0, "bf16_gradients": narrow},
+        )
+        assert torch.equal(-task.weight.detach(), expected)
+
+
+@pytest.mark.slow
+def test_gradients_are_averaged_in_bfloat16_where_that_is_asked_for(tmp_path):
+    on_two_processes(check_gradients, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "said"),
+    [([], 2, ""), (["train.bf16_gradients=true"], 1, ""), (["train.bf16_gradients=true"], 2, NARROW)],
+)
+def test_the_record_of_a_run_says_where_gradients_were_averaged_in_bfloat16(recipes, overrides, processes, said):
+    recipe = config.load(recipes / "digits" / "simclr.yaml", overrides)
+    assert _arithmetic(recipe, "float32", processes) == f"float32{said}"
 
 
 @pytest.fixture
