@@ -3,7 +3,9 @@
 import copy
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +46,7 @@ def finetune(
     epochs: int = 30,
     batch_size: int = 256,
     seed: int = 0,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> FinetuneResult:
     """Test accuracy of ``model`` and a linear layer trained together on ``fraction`` of each class.
 
@@ -51,7 +54,7 @@ def finetune(
     rate of 0.05 x ``batch_size`` / 256 that falls to zero along a cosine, no weight decay, and random crops and flips,
     which ``augment`` makes; 60 ``epochs`` for 1 % of the labels, 30 for 10 %. ``model`` gives features of images in
     [0, 1]; a copy of it is trained, in training mode. The labeled images and all random masks are functions of
-    ``seed``.
+    ``seed``. Every forward pass is made inside ``autocast``, the arithmetic of the network.
 
     Raises:
         ValueError: labels are missing or of other classes than the training split's, or ``fraction``, ``epochs`` or
@@ -77,8 +80,10 @@ def finetune(
         classifier = nn.Linear(width, len(classes)).to(train_pixels.device)
         nn.init.normal_(classifier.weight, std=0.01)
         nn.init.zeros_(classifier.bias)
-        _train(nn.Sequential(network, classifier), train_pixels, code, labeled, augment, rate, epochs, batch_size, seed)
-        logits = extract_features(nn.Sequential(network, classifier).eval(), test_pixels)
+        whole = nn.Sequential(network, classifier)
+        _train(whole, train_pixels, code, labeled, augment, rate, epochs, batch_size, seed, autocast)
+        with autocast():
+            logits = extract_features(whole.eval(), test_pixels)
     return FinetuneResult(
         accuracy=(classes[logits.argmax(dim=1)] == test_y).double().mean().item(),
         labels=len(labeled),
@@ -100,16 +105,19 @@ def _train(
     epochs: int,
     batch_size: int,
     seed: int,
+    autocast: Callable[[], AbstractContextManager[Any]],
 ) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True)
     steps_per_epoch = len(labeled) // batch_size  # batch norm sees whole batches only
     for step in range(epochs * steps_per_epoch):
         epoch, place = divmod(step, steps_per_epoch)
-        order = labeled[shuffled(len(labeled), seed, epoch).to(labeled.device)]
+        if place == 0:
+            order = labeled[shuffled(len(labeled), seed, epoch).to(labeled.device)]
         rows = order[place * batch_size : (place + 1) * batch_size]
         for group in optimizer.param_groups:
             group["lr"] = rate * (1 + math.cos(math.pi * step / (epochs * steps_per_epoch))) / 2
-        loss = F.cross_entropy(network(augment(pixels[rows], epoch, rows)), code[rows])
+        with autocast():
+            loss = F.cross_entropy(network(augment(pixels[rows], epoch, rows)), code[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -63,6 +63,7 @@ class Finetune(ScoreSection):
     def measure(self, features: "ModelFeatures", measuring: Measuring) -> list[Score]:
         """The accuracy of a copy of the network after its last step."""
         from ssl_transfer.features.augmented import augmentation, held_pixels, trainable
+        from ssl_transfer.features.extraction import computing_in
         from ssl_transfer.features.model_features import labels_of
         from ssl_transfer.probes import finetune
 
@@ -78,9 +79,9 @@ class Finetune(ScoreSection):
             epochs=self.epochs,
             batch_size=self.batch_size,
             seed=measuring.seed,
+            autocast=lambda: computing_in(features.precision, train),
         )
         (column,) = self.columns()
-        # Whatever features are computed in, the network itself is trained in float32.
-        settings = {"probe": "finetune", "precision": "float32", "fraction": self.fraction, "augment": self.augment}
-        settings |= facts(result)
+        settings = {"probe": "finetune", "precision": features.precision, "fraction": self.fraction}
+        settings |= {"augment": self.augment, **facts(result)}
         return [score(features, column, result.accuracy, settings)]

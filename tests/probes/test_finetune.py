@@ -81,6 +81,20 @@ class Recorder(nn.Module):
         return features
 
 
+def test_every_pass_is_made_in_the_given_arithmetic_with_the_weights_of_the_last_step(network, digits):
+    """Autocast keeps the narrow copies of weights that it made, until it is left: it is entered for each step."""
+    settings = dict(fraction=0.2, epochs=5, batch_size=32)
+    seen = []
+    narrow = tuned(
+        Recorder(nn.Sequential(*network[:2]), seen).eval(),
+        digits,
+        **settings,
+        autocast=lambda: torch.autocast("cpu", torch.bfloat16),
+    )
+    assert {features.dtype for features in seen} == {torch.bfloat16}
+    assert narrow.accuracy == pytest.approx(tuned(nn.Sequential(*network[:2]), digits, **settings).accuracy, abs=0.03)
+
+
 def test_every_step_is_that_of_nesterovs_momentum_at_the_rate_of_a_cosine():
     """Features of a step tell the weights of all steps before it, the classifier's by its gradient.
 

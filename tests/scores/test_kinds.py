@@ -27,6 +27,13 @@ def test_every_kind_fills_the_columns_it_announces(every_score):
     assert all(0 <= score.value <= 1 or score.metric == "Spearman" for score in scores)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fine_tuning_is_in_the_precision_of_the_features_and_says_so(precision):
+    table = replace(subject("student (small)", 0), precision=precision)
+    (found,) = Finetune(fraction=0.2, epochs=1, augment="eval").measure(table, Measuring())
+    assert found.protocol["precision"] == precision
+
+
 def test_a_column_is_one_protocol(every_score):
     """The names differ wherever the protocols do, and models in a column were taken by the same one."""
     _, scores = every_score
