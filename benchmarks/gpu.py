@@ -11,6 +11,7 @@ losses   value and gradient of every relational loss beside dense PyTorch; NT-Xe
 views    views per second of the presets, by kernels one by one and compiled
 probes   kNN, linear probe, few labels, retrieval and clustering of as many features as CIFAR-10 has images
 steps    SimCLR steps of a ResNet-18: on one batch that never changes, of ours, ours compiled, and of lightly's script
+compiled the same steps on one batch by plain networks, by compiled ones, and recorded as CUDA graphs: time, and losses
 simclr   CIFAR-10: a SimCLR ResNet-18, for as many epochs as fit into half of the rest, scored
 transfer its transfer into a small student, for as many epochs as fit, scored
 
@@ -36,7 +37,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).parent.parent
 # Shares of the whole time; what is left is for simclr and transfer.
-SHARES = {"tests": 2 / 13, "losses": 0.7 / 13, "views": 0.7 / 13, "probes": 1 / 13, "steps": 3 / 13}
+SHARES = {"tests": 2 / 13, "losses": 0.7 / 13, "views": 0.7 / 13, "probes": 1 / 13, "steps": 3 / 13, "compiled": 1 / 13}
 Result = dict[str, Any]
 
 
@@ -169,15 +170,7 @@ def steps(given: argparse.Namespace, clock: Clock) -> Result:
     import train
     from data import tiles
 
-    settings = argparse.Namespace(
-        device=given.device,
-        backbone="cifar_resnet8" if given.tiny else "resnet18",
-        stem="default" if given.tiny else "cifar",
-        batch_size=32 if given.tiny else 512,
-        precision="full" if given.tiny else "bf16",
-        workers=0 if given.tiny else 8,
-        steps=2 if given.tiny else 20,
-    )
+    settings = _sizes(given)
     makers = [train.constant, train.ours, *([] if given.tiny else [train.ours_compiled]), train.lightly]
     pixels = tiles(train.SIZE)[:64] if given.tiny else tiles(train.SIZE)
     found: dict[str, list[float]] = {}
@@ -192,6 +185,62 @@ def steps(given: argparse.Namespace, clock: Clock) -> Result:
         ratios = [rate / ceiling for rate, ceiling in zip(rates, found["constant"], strict=True)]
         rows[name] = dict(images_per_second=median(rates), of_ceiling=median(ratios), rounds=len(rates))
     return rows | {"settings": vars(settings)}
+
+
+def _sizes(given: argparse.Namespace) -> argparse.Namespace:
+    return argparse.Namespace(
+        device=given.device,
+        backbone="cifar_resnet8" if given.tiny else "resnet18",
+        stem="default" if given.tiny else "cifar",
+        batch_size=32 if given.tiny else 512,
+        precision="full" if given.tiny else "bf16",
+        workers=0 if given.tiny else 8,
+        steps=2 if given.tiny else 20,
+    )
+
+
+def compiled(given: argparse.Namespace, clock: Clock) -> Result:
+    """Milliseconds of a step on one batch, and how far its loss is from the plain network's over the first steps.
+
+    CUDA graphs replay what they have recorded. Before a recipe may ask for them it has to be seen here that they give
+    the numbers of the plain network: the part fails where a loss is a fiftieth off, which is ten roundings of bfloat16.
+    """
+    import train
+
+    from ssl_transfer.data import Batch
+    from ssl_transfer.models.compiled import compile_networks
+    from ssl_transfer.tasks.pretrain import SimCLR
+    from ssl_transfer.training.optim import create_optimizer
+
+    ways: dict[str, dict[str, str] | None] = {"plain": None, "compiled": {}, "CUDA graphs": {"mode": "reduce-overhead"}}
+    if given.tiny:
+        ways = {"plain": None, "traced": {"backend": "aot_eager"}}
+    settings, found, losses = _sizes(given), {}, {}
+    shape = (2, settings.batch_size, 3, train.SIZE, train.SIZE)
+    views = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(given.device)
+    for name, options in ways.items():
+        task = SimCLR(train.network(settings).to(memory_format=torch.channels_last), temperature=0.5).train()
+        optimizer = create_optimizer(task, name="sgd", lr=0.06, weight_decay=5e-4)
+        if options is not None:
+            compile_networks(task, **options)
+
+        def step(task: torch.nn.Module = task, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
+            with train.autocast(settings):
+                loss = task(Batch((views[0], views[1]), torch.arange(0), None, 0))["loss"]
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            return loss.detach().clone()
+
+        start = time.perf_counter()
+        losses[name] = torch.stack([step() for _ in range(5)]).cpu()
+        found[name] = {"first_seconds": time.perf_counter() - start}
+        found[name] |= timed(step, clock.left / (2 * len(ways)), given.device)
+        found[name]["loss_differs_by"] = ((losses[name] - losses["plain"]) / losses["plain"]).abs().max().item()
+    wrong = [name for name in found if not found[name]["loss_differs_by"] < 0.02]
+    if wrong:
+        raise AssertionError(f"{', '.join(wrong)} gave other losses than the plain network: {found}")
+    return found
 
 
 def trained(given: argparse.Namespace, name: str, share: float, clock: Clock, *more: str) -> Result:
@@ -238,7 +287,7 @@ def transfer(given: argparse.Namespace, clock: Clock) -> Result:
     return trained(given, "transfer", 0.7, clock, teacher)
 
 
-PARTS = [tests, losses, views, probes, steps, simclr, transfer]
+PARTS = [tests, losses, views, probes, steps, compiled, simclr, transfer]
 
 
 def summary(name: str, result: Result) -> str:

@@ -30,6 +30,7 @@ from ssl_transfer.errors import Interrupted, UserError, machine_limits, user_mis
 from ssl_transfer.features.model_features import shows_pixels
 from ssl_transfer.models import AveragedModel, EmbeddingModel
 from ssl_transfer.models.checkpoint import ModelSpec, save_model
+from ssl_transfer.models.compiled import compile_networks
 from ssl_transfer.progress import duration
 from ssl_transfer.report.page import VIEWS, write_report
 from ssl_transfer.report.views_sheet import draw_views
@@ -199,7 +200,7 @@ def _build(recipe: config.Recipe, context: Context, splits: OpenSplits, stop: St
     if context.accelerator.num_processes > 1 and recipe.train.sync_batch_norm:
         synchronize_batch_norm(task)  # also those of heads that only training has, and of a copy that trails the model
     if recipe.train.compile:
-        model.backbone.network.compile()
+        compile_networks(task)
     average = None if recipe.train.ema is None else AveragedModel(model)
     return _Built(batches, watched, spec, model, average, teachers, task)
 

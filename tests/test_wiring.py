@@ -186,7 +186,7 @@ def moved_average(run: Handed) -> float:
 
 
 def compiled(run: Handed) -> tuple[bool, bool]:
-    return run.model.backbone.network._compiled_call_impl is not None, run.batches.views[0].compiled
+    return run.task.model._compiled_call_impl is not None, run.batches.views[0].compiled
 
 
 def teacher_weights(run: Handed) -> float:

@@ -69,7 +69,7 @@ class Train(Section):
     epochs: Count  # passes over the images that are trained on
     steps: Count | None = None  # stop after this many steps, with the learning rate still planned for all epochs
     precision: Literal["auto", "bf16", "full"] = "auto"  # auto: bf16 where the hardware multiplies it; full: float32
-    compile: bool = False  # compile the network and the making of views; on a CPU this needs a C++ compiler
+    compile: bool = False  # compile the networks and the making of views; on a CPU this needs a C++ compiler
     micro_batch_size: Count | None = None  # views embedded at a time, over all processes; null: the whole batch
     clip_norm: Positive | None = None  # the largest norm of the gradient of all parameters; null: no limit
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of averaged weights, which are then the result

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parent.parent.parent / "benchmarks" / "gpu.py"
-PARTS = ["tests", "losses", "views", "probes", "steps", "simclr", "transfer"]
+PARTS = ["tests", "losses", "views", "probes", "steps", "compiled", "simclr", "transfer"]
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +34,7 @@ def test_every_part_leaves_its_numbers(tmp_path):
     assert found["views"]["simclr, 32 px"]["views_per_second"] > 0
     assert found["probes"]["knn"]["value"]
     assert found["steps"]["constant"]["of_ceiling"] == 1 and {"ours", "lightly"} <= found["steps"].keys()
+    assert found["compiled"]["traced"]["loss_differs_by"] < 1e-4
     assert found["simclr"]["epochs"] >= 1 and found["transfer"]["epochs"] >= 1
     assert {"teacher", "student"} <= {row["role"] for row in found["transfer"]["scores"]["scores"]}
 
