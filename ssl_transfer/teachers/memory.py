@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,8 @@ from ssl_transfer.data import Batch, Batches
 from ssl_transfer.data.device import to_device
 from ssl_transfer.files import named, take_room, write_text
 from ssl_transfer.progress import Stage
+
+_AT_ONCE = 16_384  # rows that are copied
 
 
 class TeacherMemory:
@@ -50,7 +53,8 @@ class TeacherMemory:
         width: int,
         precision: Literal["float16", "float32"],
     ):
-        content = json.dumps({**key, "views": views, "width": width, "kept as": precision}, sort_keys=True, indent=2)
+        self._key = {**key, "views": views, "width": width, "kept as": precision}
+        content = json.dumps(self._key, sort_keys=True, indent=2)
         self.folder = root / hashlib.sha256(content.encode()).hexdigest()[:16]
         self.precision = precision
         row = np.dtype([("checksum", "<u4"), ("embeddings", np.dtype(precision).newbyteorder("<"), (views, width))])
@@ -64,8 +68,7 @@ class TeacherMemory:
 
     def has(self, view_id: int, index: Int64[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Whether the embeddings of these images' views are here, and whole."""
-        rows = self._files[view_id][index.numpy()]
-        return torch.from_numpy(_checksums(rows["embeddings"]) == rows["checksum"])
+        return torch.from_numpy(_whole(self._files[view_id][index.numpy()]))
 
     def write(self, view_id: int, index: Int64[Tensor, " n"], embeddings: Float32[Tensor, "rows width"]) -> None:
         """Keep the embeddings of these images' views, given all first views first, then all second.
@@ -92,14 +95,36 @@ class TeacherMemory:
             ValueError: a row is not what was written; the next :meth:`fill` computes it again.
         """
         rows = self._files[view_id][index.numpy()]
-        embeddings = rows["embeddings"]
-        if (_checksums(embeddings) != rows["checksum"]).any():
+        if not _whole(rows).all():
             self._mark(view_id).unlink(missing_ok=True)
             raise ValueError(
                 f"{self.folder / f'{view_id}.bin'} is damaged: run the same command again, which computes anew what is "
                 "damaged of it"
             )
-        return torch.from_numpy(embeddings).transpose(0, 1).flatten(0, 1).float()
+        return torch.from_numpy(rows["embeddings"]).transpose(0, 1).flatten(0, 1).float()
+
+    def take_over(self, fingerprint: Callable[[int], str]) -> None:
+        """Copy what another memory in the folder has of the first of these images: the data set has grown since.
+
+        ``fingerprint`` gives that of a number of the first images, which stood as ``data`` in the key of that memory.
+        The view of an image depends on its place, so images have to be added behind the others.
+        """
+        fingerprint = cache(fingerprint)
+        own = {**json.loads(json.dumps(self._key)), "data": ""}
+        for path in sorted(self.folder.parent.glob("*/key.json")):
+            try:
+                key = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            if path.parent == self.folder or {**key, "data": ""} != own:
+                continue
+            for view_id, file in enumerate(self._files):
+                kept = path.with_name(f"{view_id}.bin")
+                count, rest = divmod(kept.stat().st_size if kept.exists() else 0, file.dtype.itemsize)
+                if self._mark(view_id).exists() or rest or not 0 < count < len(file):
+                    continue
+                if fingerprint(count) == key["data"]:
+                    _copy_missing(np.memmap(kept, file.dtype, "r", shape=(count,)), file)
 
     def mark_whole(self) -> None:
         """Say that all rows of all files are there, so that nobody has to look through them to know: to be said once
@@ -185,6 +210,19 @@ def _map(path: Path, row: np.dtype, images: int) -> np.memmap:
         file.truncate(images * row.itemsize)
         take_room(file.fileno())
     return np.memmap(path, row, mode="r+", shape=(images,))
+
+
+def _copy_missing(kept: np.ndarray, into: np.ndarray) -> None:
+    """Copy those of the first rows that are not whole there."""
+    for start in range(0, len(kept), _AT_ONCE):
+        rows = slice(start, min(start + _AT_ONCE, len(kept)))
+        missing = ~_whole(into[rows])
+        into[rows][missing] = kept[rows][missing]
+
+
+def _whole(rows: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """Whether each row is what was written."""
+    return _checksums(rows["embeddings"]) == rows["checksum"]
 
 
 def _checksums(embeddings: np.ndarray) -> np.ndarray:

@@ -67,6 +67,25 @@ def test_a_batch_brings_what_the_teacher_makes_of_its_views(tmp_path, capsys, st
     assert f"the teacher saw {seen} views; without memory it would see {steps * 8 * 2} in the whole run" in said
 
 
+@pytest.mark.parametrize("added", ["behind", "before"])
+def test_images_that_were_added_behind_the_others_alone_are_shown_to_the_teacher(tmp_path, capsys, added):
+    given = recipe_of("task.teacher.memory=float32", "task.teacher.output=projection", f"train.runs={tmp_path}")
+    grown, context = batches_of(40), Context.start(given)
+    old = torch.arange(30) + (10 if added == "before" else 0)
+    first = Batches(grown.images.subset(old), grown.views, seed=0, batch_size=8, fixed_views=3)
+    seen = []
+    for batches in (first, grown):
+        taught = batches_with_teachers(given, [network()], batches, 40, context, lambda: None)
+        said = " ".join(capsys.readouterr().out.split())
+        seen.append(int(said.split("the teacher saw ")[1].split()[0]))
+    again = {"behind": 16, "before": 40}[added]  # whole batches in which an image is new
+    assert seen == [30 * 2 * 3, again * 2 * 3] and len(list((tmp_path / "teacher-memory").iterdir())) == 2
+    for step in (0, 4, 7, 14):
+        batch = taught(step)
+        with torch.no_grad():
+            torch.testing.assert_close(batch.remembered[0], network()(torch.cat(batch.views)), rtol=1e-5, atol=1e-6)
+
+
 def test_a_teacher_answers_in_the_arithmetic_of_the_run_and_is_kept_in_half_precision(tmp_path):
     given = recipe_of("train.precision=bf16", f"train.runs={tmp_path}")
     teacher, batches, context = network(), batches_of(), Context.start(given)
