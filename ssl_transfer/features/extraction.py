@@ -5,11 +5,13 @@ Recipes and the programs in ``eval/`` get them here, so both print the same numb
 
 import logging
 import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float32
@@ -28,6 +30,7 @@ from ssl_transfer.distributed import (
 )
 from ssl_transfer.features.identity import structure_hash, weights_hash
 from ssl_transfer.features.kept import KeptFeatures, Place, read_at
+from ssl_transfer.files import named, take_room
 from ssl_transfer.models import EmbeddingModel, Output
 from ssl_transfer.probes import PooledLayer, extract_features, raw_pixels
 
@@ -72,12 +75,13 @@ def kept_features(
     """Features from ``folder`` or, failing that, computed and kept there under ``key`` and the images' fingerprint.
 
     ``advance`` is called with numbers of images that are computed, of this process and the others together. Features of
-    more than :data:`IN_MEMORY` bytes stay in the file and are mapped from it, on the CPU; on machines other than the
-    main process's, which do not see the file, and where they cannot be kept, they are in memory. Smaller ones are where
-    the images are.
+    more than :data:`IN_MEMORY` bytes stay in the file and are mapped from it, on the CPU; machines other than the main
+    process's, which do not see the file, map a temporary one of their own. Smaller ones, and those that cannot be kept,
+    are in memory, where the images are.
 
     Raises:
-        OSError: they cannot be written there, and ``must_keep`` is on or a part of them was; or the file was replaced.
+        OSError: they cannot be written there, and ``must_keep`` is on or a part of them was; another machine has no
+            room for its file; or the file was replaced.
     """
     meet()  # one process may have measured for hours meanwhile
     if folder is None:
@@ -139,18 +143,43 @@ def _computed(
 
 
 def _mapped(kept: KeptFeatures, place: Place, device: torch.device) -> Float32[Tensor, "n d"]:
-    """All features: mapped where the main process's file is seen, in memory on other machines."""
+    """All features: mapped where the main process's file is seen; on other machines from a file that each makes."""
     machine = this_machine()
     if machine.with_main:
         rows = kept.read() if rank() == 0 else read_at(place)
     else:
-        rows = torch.empty(place.shape)
-    for part in kept.parts if machine.count > 1 else ():
+        copy = machine.share(_room_for(place.shape) if machine.first else None)
+        rows = torch.from_numpy(np.memmap(copy, np.float32, "r+", shape=place.shape))
+    if machine.count == 1:
+        return rows
+    copies = machine.first and not machine.with_main
+    meet()
+    if copies:
+        copy.unlink()  # all have mapped it, and it goes with them
+    for part in kept.parts:
         passed = rows[part].to(device, copy=True)
         dist.broadcast(passed, 0)
-        if not machine.with_main:
+        if copies:
             rows[part] = passed.cpu()
+    meet()  # so that it is whole for all
     return rows
+
+
+def _room_for(shape: tuple[int, int]) -> Path:
+    """A file on this machine's disk for so many numbers.
+
+    Raises:
+        OSError: there is no room.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="ssl-transfer-features-")
+    with open(descriptor, "wb") as file, named(Path(name)):
+        file.truncate(4 * math.prod(shape))
+        try:
+            take_room(descriptor)
+        except OSError:
+            Path(name).unlink()
+            raise
+    return Path(name)
 
 
 def features_key(model: EmbeddingModel, layer: str, precision: Precision = "float32") -> dict[str, str]:

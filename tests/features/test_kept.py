@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,7 @@ def test_less_memory_than_the_features_take_is_enough_and_changes_no_bit(tmp_pat
 def check_two_processes(rank: int, folder: Path) -> None:
     images = load_images("digits", Path(), split="train", download=False)
     kept.ROWS = 600
+    tempfile.tempdir = str(folder)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 7)).eval()
     with torch.no_grad():
         network[1].weight.copy_(torch.arange(7 * 64).view(7, 64).sin())
@@ -281,6 +283,9 @@ def check_two_processes(rank: int, folder: Path) -> None:
         for _ in range(2):  # computed, then read
             found = kept_features(network, images, key=KEY, folder=own)
             torch.testing.assert_close(found, extract_features(network, images.pixels), rtol=1e-6, atol=1e-6)
+            maps = Path("/proc/self/maps").read_text() if sys.platform == "linux" else ""
+            assert ("/ssl-transfer-features-" in maps) == (machines == 2 and rank == 1) or not maps
+            assert not list(folder.glob("ssl-transfer-*"))  # it goes with the process
         assert own.exists() == (rank == 0 or machines == 1)
         extraction.IN_MEMORY = 2**30
         assert torch.equal(found, kept_features(network, images, key=KEY, folder=own))
