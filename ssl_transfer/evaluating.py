@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from ssl_transfer import runs
+from ssl_transfer import config, runs
 from ssl_transfer.building.data import read_images, scored_part, scored_splits
-from ssl_transfer.context import device_name, join_processes, versions
+from ssl_transfer.context import device_name, join_processes, on_main_process, versions
 from ssl_transfer.data import Images, load_images
 from ssl_transfer.distributed import main_process_first
 from ssl_transfer.errors import UserError, user_mistakes
@@ -70,10 +70,10 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
         return ModelFeatures(source, features, {"layer": "as saved", "width": features.train_x.shape[1], **sizes})
     kind, _, name = source.partition(":")
     folder = None if kind in _PUBLISHED else Path(source)
-    splits = _splits(folder, given)
-    with main_process_first():  # one process downloads published weights
-        model = load_model(folder)[0] if folder is not None else _published(kind, name, given)
-    cache = given.cache or _own_cache(folder)
+    splits = _splits(on_main_process(lambda: _recipe_of(folder, given)), given)
+    # The main process's disk has the run, and it downloads published weights.
+    model = on_main_process(lambda: load_model(folder)[0] if folder is not None else _published(kind, name, given))
+    cache = on_main_process(lambda: given.cache or _own_cache(folder))
     return features_of(
         source,
         model.eval(),
@@ -85,12 +85,28 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
     )
 
 
-def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
-    """Both splits of the data set that is named, or those that the run in ``folder`` was scored on."""
+def _recipe_of(folder: Path | None, given: argparse.Namespace) -> config.Recipe | None:
+    """The recipe of the run in ``folder``, if it is one.
+
+    Raises:
+        UserError: there is neither a recipe nor an argument that says on which images to score.
+    """
+    if folder is not None and (folder / "recipe.yaml").is_file():
+        return runs.read_recipe(folder)
+    if given.dataset is None and folder is not None and not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: name a run or an exported folder, or give --timm NAME")
+    if given.dataset is None:
+        raise UserError(
+            "name the data set to score on, such as --dataset cifar10 (with --root and, for files, --image-size)"
+        )
+    return None
+
+
+def _splits(recipe: config.Recipe | None, given: argparse.Namespace) -> list[Images]:
+    """Both splits of the data set that is named, or those that a run with this recipe was scored on."""
     state = PartialState(cpu=not torch.cuda.is_available())
     dataset, root = given.dataset, given.root
-    if folder is not None and (folder / "recipe.yaml").is_file():
-        recipe = runs.read_recipe(folder)
+    if recipe is not None:
         data = recipe.data
         root = root or data.root
         if dataset in (None, data.dataset):
@@ -99,12 +115,6 @@ def _splits(folder: Path | None, given: argparse.Namespace) -> list[Images]:
             with main_process_first():
                 splits = scored_splits(recipe, read_images)
             return [scored_part(recipe, images).to(state.device) for images in splits]
-    if dataset is None and folder is not None and not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: name a run or an exported folder, or give --timm NAME")
-    if dataset is None:
-        raise UserError(
-            "name the data set to score on, such as --dataset cifar10 (with --root and, for files, --image-size)"
-        )
     read = partial(load_images, dataset, root or Path("data"), download=True, image_size=given.image_size)
     with main_process_first():
         train, test = (read(split=split) for split in ("train", "test"))

@@ -1,5 +1,6 @@
 """Machines that share no disk: what each reads for itself, what the main one reads for all, and who is gone."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from ssl_transfer.building.data import OpenSplits
 from ssl_transfer.context import Context
 from ssl_transfer.distributed import Machine
 from ssl_transfer.errors import UserError
+from ssl_transfer.evaluating import load_features
 from tests.attacks.programs import STUDENT, TEACHER
 from tests.processes import find_free_port, on_two_processes
 
@@ -57,6 +59,15 @@ def check_machines(rank: int, root: Path) -> None:
     assert (folder / "scores.json").exists() == (folder / "model.safetensors").exists() == (rank == 0)
     recipe.run(config.load(Path("student.yaml")))
     assert Path("runs/teacher-memory").exists()  # each machine's own
+
+    # The programs in eval/ find it there, too.
+    given = argparse.Namespace(
+        precision="float32", dataset=None, root=None, image_size=None, layer="output", cache=None
+    )
+    found = load_features("runs/student", given)
+    assert (len(found.features.train_x), len(found.features.test_x)) == (192, 355) and (
+        folder / "features"
+    ).exists() == (rank == 0)
 
     photos = config.load(Path("photos.yaml"))
     context = Context.start(photos)
