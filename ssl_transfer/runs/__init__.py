@@ -11,6 +11,7 @@ from ssl_transfer.runs.folder import read_info as read_info
 from ssl_transfer.runs.folder import read_recipe as read_recipe
 from ssl_transfer.runs.folder import score_settings as score_settings
 from ssl_transfer.runs.folder import write_info as write_info
+from ssl_transfer.runs.locks import claimed as claimed
 from ssl_transfer.runs.locks import is_free as is_free
 from ssl_transfer.runs.scores_file import RunScores as RunScores
 from ssl_transfer.runs.scores_file import as_read as as_read

@@ -35,6 +35,28 @@ def locked(folder: Path, while_waiting: Callable[[int], None] = lambda seconds: 
         yield
 
 
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Inside the block, whether this process alone has said that it is about to work in ``folder``.
+
+    It need not be there yet. On file systems without locks everybody may say so.
+    """
+    path = folder.with_name(f".{folder.name}.claim")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError:
+        yield True
+        return
+    with file:
+        alone = _take(file) is not False
+        try:
+            yield alone
+        finally:
+            if alone:
+                path.unlink(missing_ok=True)
+
+
 def is_free(folder: Path) -> bool:
     """Whether no process holds the lock of ``folder``; False where that cannot be known."""
     try:

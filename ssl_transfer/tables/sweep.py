@@ -9,6 +9,8 @@ A run that is done is not run again, and one that was stopped continues, whoever
 import gc
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 from ssl_transfer import config, runs
 from ssl_transfer.errors import Interrupted, UserError
@@ -55,10 +57,11 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
 
     join_processes()
     while waiting:
-        combination = waiting.pop(on_main_process(lambda: _next(waiting)))
-        name = combination.recipe.name
-        say(f"[{combinations.index(combination) + 1}/{len(combinations)}] {name}")
-        failure = _run_one(combination.recipe)
+        with ExitStack() as claim:  # by the main process, until the run has ended
+            combination = waiting.pop(on_main_process(partial(_next, waiting, claim)))
+            name = combination.recipe.name
+            say(f"[{combinations.index(combination) + 1}/{len(combinations)}] {name}")
+            failure = _run_one(combination.recipe)
         if failure is not None:
             say(f"{name} failed: {failure}")
             failures[name] = failure
@@ -66,10 +69,15 @@ def run(combinations: Sequence[Combination], say: Callable[[str], None]) -> dict
     return failures
 
 
-def _next(waiting: Sequence[Combination]) -> int:
-    """The place of the first run in which no other program trains, as one on another machine may; else the first."""
-    free = (place for place, combination in enumerate(waiting) if runs.is_free(combination.folder))
-    return next(free, 0)
+def _next(waiting: Sequence[Combination], claim: ExitStack) -> int:
+    """The place of the first run that no other program trains or is about to, as on another machine; else the first.
+
+    A run's own lock is taken some time after it is chosen, and programs of a job array choose at the same moment.
+    """
+    for place, combination in enumerate(waiting):
+        if runs.is_free(combination.folder) and claim.enter_context(runs.claimed(combination.folder)):
+            return place
+    return 0
 
 
 def _run_one(recipe: config.Recipe) -> str | None:

@@ -176,6 +176,20 @@ def test_a_run_in_which_another_machine_trains_is_left_for_later(tmp_path, monke
     assert began == [1, 2, 0]
 
 
+def test_programs_that_choose_at_the_same_moment_take_different_runs(tmp_path, monkeypatch):
+    combinations = grid.plan(TRANSFER, ["seed=0,1,2", *SMALL, f"train.runs={tmp_path}"])
+    began = []
+
+    def begin(given):
+        began.append(given.seed)
+        if len(began) == 1:  # chosen, and its folder not locked yet
+            assert sweep.run(combinations, say=lambda text: None) == {}
+
+    monkeypatch.setattr(sweep, "_run_one", begin)
+    assert sweep.run(combinations, say=lambda text: None) == {}
+    assert began == [0, *(1, 2, 0), *(1, 2)] and not list(tmp_path.rglob("*claim*"))
+
+
 @pytest.mark.slow
 def test_a_fault_of_the_program_in_one_run_does_not_stop_the_others(finished, tmp_path, capsys, monkeypatch):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
