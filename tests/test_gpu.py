@@ -62,10 +62,11 @@ def test_a_step_is_that_of_float64_on_the_cpu(name, folder):
     assert abs(exact_loss - loss) <= 1e-9 * abs(loss)
     assert (exact_gradient - gradient).norm() <= 1e-7 * gradient.norm() > 0
 
-    # float32 has 24 bits, of which the layers of a small network cost a few.
+    # float32 has 24 bits, of which the layers of a small network cost a few; a ReLU that another rounding switches is
+    # about a thousandth of the gradient.
     float_loss, float_gradient = step(task, batch, "cuda", torch.float32)
     assert abs(float_loss - loss) <= 1e-4 * abs(loss)
-    assert (float_gradient - gradient).norm() <= 1e-3 * gradient.norm()
+    assert (float_gradient - gradient).norm() <= 1e-2 * gradient.norm()
     # bfloat16 has 8, and they may decide which rows are the nearest; the gradient still points where it did.
     narrow_loss, narrow_gradient = step(task, batch, "cuda", torch.float32, autocast=True)
     assert abs(narrow_loss - loss) <= 0.05 * abs(loss)
