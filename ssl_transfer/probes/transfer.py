@@ -87,8 +87,8 @@ def transfer_probe(
     check_held_out(held_out)
     score = SCORES[measure]
     grid = sorted(penalties)
-    seen, unseen = (Rows(train_x, rows.nonzero()[:, 0]) for rows in (~held_out, held_out))
-    fits = _fit(seen, train_y[~held_out], grid)
+    fits = _fit(Rows(train_x, (~held_out).nonzero()[:, 0]), train_y[~held_out], grid)
+    unseen = Rows(train_x, held_out.nonzero()[:, 0])
     judged = judge_each(fits.logits, unseen, fits.classes, train_y[held_out], score=score)
     best = max(range(len(grid)), key=lambda i: (judged[i], i))
     final = _fit(Rows(train_x), train_y, grid[best : best + 1])

@@ -123,7 +123,7 @@ class TeacherMemory:
                 count, rest = divmod(kept.stat().st_size if kept.exists() else 0, file.dtype.itemsize)
                 if self._mark(view_id).exists() or rest or not 0 < count < len(file):
                     continue
-                if fingerprint(count) == key["data"]:
+                if fingerprint(count) == key.get("data"):
                     _copy_missing(np.memmap(kept, file.dtype, "r", shape=(count,)), file)
 
     def mark_whole(self) -> None:
