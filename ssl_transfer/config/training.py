@@ -73,7 +73,7 @@ class Train(Section):
     micro_batch_size: Count | None = None  # views embedded at a time, over all processes; null: the whole batch
     clip_norm: Positive | None = None  # the largest norm of the gradient of all parameters; null: no limit
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # momentum of averaged weights, which are then the result
-    bf16_gradients: TrueOrLeftOut | None = None  # true: processes average them in bf16, with half the bytes
+    bf16_gradients: TrueOrLeftOut | None = None  # true: several processes average gradients in bf16: half the bytes
     sync_batch_norm: bool = True  # normalize by the batches of all processes, not by each process's own
     checkpoint_every: Count = 10  # epochs between two checkpoints, from which a stopped run goes on
     checkpoint_minutes: Positive = 30.0  # since the last checkpoint after which another is written at any rate
