@@ -8,10 +8,13 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from ssl_transfer import config
+from ssl_transfer.building import teacher
 from ssl_transfer.building.model import model_spec, untrained
 from ssl_transfer.building.task import build_task
+from ssl_transfer.context import Context
 from ssl_transfer.data import Images
-from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec
+from ssl_transfer.models.checkpoint import HeadSpec, ModelSpec, build_model
+from ssl_transfer.teachers.section import Teacher
 
 SIMCLR = Path(__file__).parents[2] / "recipes" / "digits" / "simclr.yaml"
 
@@ -71,3 +74,23 @@ def test_what_a_task_adds_to_the_networks_is_a_function_of_the_seed(seed):
     adapter = nn.Linear(student.num_features, teacher.num_features)
     assert torch.equal(task.adapter.weight, adapter.weight)
     assert torch.equal(task.queue, torch.randn(12, teacher.num_features))
+
+
+def test_labels_cannot_be_learned_from_images_without_them():
+    classify = config.load(SIMCLR, ["task={kind: classify}"]).task
+    with pytest.raises(ValueError, match="blank train has no labels to learn"):
+        classify.model_head(None, images_of(1))
+
+
+@pytest.mark.parametrize("lines", [[], ["3 tensors of a classifier were left out."]])
+def test_what_became_of_a_files_weights_is_said_where_the_teacher_is_built_and_not_where_it_is_scored(
+    lines, monkeypatch, capsys
+):
+    recipe = config.load(SIMCLR)
+    model = build_model(model_spec(recipe, images_of(1)))
+    monkeypatch.setattr(teacher, "open_teacher", lambda given, folder: (model, lines))
+    context, given = Context.start(recipe), Teacher(timm="resnet18")
+    teacher.load_teacher(given, context, report=False)
+    assert not capsys.readouterr().out
+    teacher.load_teacher(given, context)
+    assert capsys.readouterr().out == "".join(f"teacher: {given.title}. {line}\n" for line in lines)
