@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from recording import write
 from torch import nn
 
@@ -57,7 +58,7 @@ def row(role: str, network: str, found: list[dict[str, float]], costs: dict[str,
 def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
     """The teacher, then the students and the networks alone, each from the smallest."""
     found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
-    costs: dict[tuple[str, str], dict[str, float]] = {}
+    costs: dict[str, dict[str, float]] = {}  # by network
     for folder in folders:
         recipe, scored = runs.read_recipe(folder), runs.read_scores(folder)
         if scored is None:
@@ -70,12 +71,12 @@ def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
                 continue
             model = open_teacher(recipe.teachers[0], None)[0] if role == "teacher" else load_model(folder)[0]
             key = role, model.backbone.name
-            if key not in costs:
-                costs[key] = cost(model.backbone, image_size)
+            if model.backbone.name not in costs:
+                costs[model.backbone.name] = cost(model.backbone, image_size)
             if role != "teacher" or own not in found[key]:  # which every student's run has scored
                 found[key].append(own)
     order = {"teacher": 0, "student": 1, "trained": 2}
-    table = [row(*key, found[key], costs[key]) for key in costs]
+    table = [row(role, network, scores, costs[network]) for (role, network), scores in found.items()]
     return sorted(table, key=lambda line: (order[line["role"]], line["weights"]))
 
 
@@ -101,6 +102,9 @@ def draw(table: list[dict[str, Any]], path: Path) -> None:
         axes.axhline(teacher["kNN 20"]["mean"], color="#555555", linestyle="--", linewidth=1)
         axes.plot(teacher[key], teacher["kNN 20"]["mean"], "D", color="#555555", label="teacher")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
@@ -126,7 +130,7 @@ def main() -> None:
         for column in COLUMNS:
             score, spread = line[column]["mean"], line[column]["sd"]
             cells += [f"{score:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")]
-            cells += [f"{score / teacher[column]['mean']:.0%}"]
+            cells += [f"{100 * score / teacher[column]['mean']:.0f} %"]
         print(
             f"| {LINES.get(line['role'], ('teacher',))[0]} | {line['network']} | {line['weights']:,} |"
             f" {line['images_per_second']:,} | {line['n']} | " + " | ".join(cells) + " |"
