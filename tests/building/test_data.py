@@ -132,7 +132,8 @@ def test_without_anything_held_out_a_monitor_looks_at_what_is_trained_on(photos)
 def test_a_program_scores_on_the_images_that_the_run_was_scored_on(photos, split, count):
     given = config.load(photos / "photos.yaml", ["data.images=7", f"data.split={split}"])
     (photos / "recipe.yaml").write_text(config.dump(given))
-    train, test = evaluating._splits(photos, argparse.Namespace(dataset=None, root=None, image_size=None))
+    asked = argparse.Namespace(dataset=None, root=None, image_size=None)
+    train, test = evaluating._splits(evaluating._recipe_of(photos, asked), asked)
     assert (train.split, len(train), test.split, len(test)) == ("small", count, "test", 8)
     assert train.fingerprint == OpenSplits(Context.start(given)).opened(given, "train").fingerprint
 
