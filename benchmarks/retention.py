@@ -9,41 +9,26 @@ network on one thread of this machine, prints the table, draws the picture and k
 """
 
 import argparse
-import time
 from collections import defaultdict
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from recording import write
-from torch import nn
 
-from ssl_transfer import runs
+from ssl_transfer import config, runs
 from ssl_transfer.catalog.roles import TRAINED
+from ssl_transfer.data import Images
+from ssl_transfer.models import EmbeddingModel
 from ssl_transfer.models.checkpoint import load_model
+from ssl_transfer.report.details import TIMED_BATCH, size_of
 from ssl_transfer.teachers.loading import open_teacher
 
-BATCH, SECONDS = 64, 2.0
 LINES = {"student": ("transferred", "#1f5a8c", "o"), "trained": ("SimCLR alone", "#b3261e", "s")}
 COLUMNS = ("kNN 20", "linear")
-
-
-def cost(network: nn.Module, image_size: int) -> dict[str, float]:
-    """Weights, and the images that are embedded in a second, in float32 on one thread."""
-    network = network.eval().to(memory_format=torch.channels_last)
-    images = torch.rand(BATCH, 3, image_size, image_size).to(memory_format=torch.channels_last)
-    seconds: list[float] = []
-    with torch.inference_mode():
-        network(images)
-        while sum(seconds) < SECONDS:
-            start = time.perf_counter()
-            network(images)
-            seconds.append(time.perf_counter() - start)
-    weights = sum(weight.numel() for weight in network.parameters())
-    return {"weights": weights, "images_per_second": round(BATCH / median(seconds))}
 
 
 def row(role: str, network: str, found: list[dict[str, float]], costs: dict[str, float]) -> dict[str, Any]:
@@ -55,10 +40,18 @@ def row(role: str, network: str, found: list[dict[str, float]], costs: dict[str,
     return {"role": role, "network": network, "n": len(found), **costs, **scores}
 
 
+def teacher_of(recipe: config.Recipe) -> EmbeddingModel:
+    """The teacher of a finished run, which may be a run itself."""
+    (teacher,) = recipe.teachers
+    return open_teacher(teacher, None if teacher.recipe is None else runs.folder_of(teacher.recipe)[0])[0]
+
+
 def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
     """The teacher, then the students and the networks alone, each from the smallest."""
     found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     costs: dict[str, dict[str, float]] = {}  # by network
+    pixels = torch.zeros(TIMED_BATCH, 3, image_size, image_size, dtype=torch.uint8)
+    blank = Images(pixels, None, None, "blank", "test", (0.0,) * 3, (1.0,) * 3)
     for folder in folders:
         recipe, scored = runs.read_recipe(folder), runs.read_scores(folder)
         if scored is None:
@@ -69,10 +62,13 @@ def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
             own = {column: values[column] for column in COLUMNS if column in values}
             if len(own) < len(COLUMNS):
                 continue
-            model = open_teacher(recipe.teachers[0], None)[0] if role == "teacher" else load_model(folder)[0]
-            key = role, model.backbone.name
-            if model.backbone.name not in costs:
-                costs[model.backbone.name] = cost(model.backbone, image_size)
+            model = teacher_of(recipe) if role == "teacher" else load_model(folder)[0]
+            network = model.backbone
+            key = role, network.name
+            if network.name not in costs:
+                size = size_of(network.eval().to(memory_format=torch.channels_last), blank)
+                speed = round(size.images_per_second)
+                costs[network.name] = {"weights": size.weights, "images_per_second": speed}
             if role != "teacher" or own not in found[key]:  # which every student's run has scored
                 found[key].append(own)
     order = {"teacher": 0, "student": 1, "trained": 2}

@@ -75,7 +75,7 @@ def linear_probe(
     judged = judge_each(fits.logits, unseen, fits.classes, train_y[held_out])
     best = max(range(len(grid)), key=lambda i: (judged[i], i))
     final = _fit(Rows(train_x), train_y, grid[best : best + 1], start=fits.classifiers.parameters[best])
-    predicted = final.predict(Rows(test_x))
+    predicted = predict(final.logits, Rows(test_x), final.classes)
     return LinearProbeResult(
         accuracy=top_1(predicted, test_y),
         strength=grid[best].item(),
@@ -115,10 +115,6 @@ class _Fits:
         """What each classifier in turn says of every row."""
         return self.classifiers.logits((x.to(self.mean) - self.mean) / self.scale)
 
-    def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
-        """The class that the first classifier gives each row."""
-        return self.classes[torch.cat([next(self.logits(part)).argmax(dim=1) for part in rows.parts()])]
-
 
 def _fit(x: Rows, y: Tensor, strengths: Tensor, start: Tensor | None = None) -> _Fits:
     small = math.prod(x.shape) <= SMALL
@@ -137,6 +133,11 @@ def top_1(predicted: Int64[Tensor, " n"], labels: Int64[Tensor, " n"]) -> float:
 
 # What classifiers say of rows, one after another.
 Logits = Callable[[Float[Tensor, "n d"]], Iterable[Float[Tensor, "n c"]]]
+
+
+def predict(logits: Logits, rows: Rows, classes: Int64[Tensor, " c"]) -> Int64[Tensor, " n"]:
+    """The class that the first of the classifiers gives each row."""
+    return classes[torch.cat([next(iter(logits(part))).argmax(dim=1) for part in rows.parts()])]
 
 
 def judge(

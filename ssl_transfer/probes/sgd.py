@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
-from ssl_transfer.probes.linear import judge_each, refuse_single_images, standardization, top_1
+from ssl_transfer.probes.linear import judge_each, predict, refuse_single_images, standardization, top_1
 from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.scaling import floating
 from ssl_transfer.probes.splits import held_out_tenth, shuffled
@@ -109,8 +109,7 @@ def sgd_probe(
     choosing = range(len(grid))
     judged = judge_each(lambda x: (layers.logits(x, i) for i in choosing), unseen, classes, train_y[held_out])
     best = max(choosing, key=lambda i: (judged[i], -i))
-    tested = Rows(test_x, change=standardized).parts()
-    predicted = classes[torch.cat([layers.logits(part, len(grid) + best).argmax(dim=1) for part in tested])]
+    predicted = predict(lambda x: [layers.logits(x, len(grid) + best)], Rows(test_x, change=standardized), classes)
     return SgdProbeResult(
         accuracy=top_1(predicted, test_y),
         rate=grid[best],

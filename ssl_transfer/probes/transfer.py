@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from ssl_transfer.probes.checks import check_splits
-from ssl_transfer.probes.linear import SMALL, judge_each, refuse_single_images, top_1
+from ssl_transfer.probes.linear import SMALL, judge_each, predict, refuse_single_images, top_1
 from ssl_transfer.probes.logistic import LogisticFit, fit_path
 from ssl_transfer.probes.rows import Rows
 from ssl_transfer.probes.scaling import floating, scale_of
@@ -92,7 +92,7 @@ def transfer_probe(
     judged = judge_each(fits.logits, unseen, fits.classes, train_y[held_out], score=score)
     best = max(range(len(grid)), key=lambda i: (judged[i], i))
     final = _fit(Rows(train_x), train_y, grid[best : best + 1])
-    predicted = final.predict(Rows(test_x))
+    predicted = predict(final.logits, Rows(test_x), final.classes)
     return TransferProbeResult(
         score=score(predicted, test_y),
         measure=measure,
@@ -178,9 +178,6 @@ class _Fits:
 
     def logits(self, x: Float[Tensor, "n d"]) -> Iterator[Float[Tensor, "n c"]]:
         return self.classifiers.logits(self.centered(x))
-
-    def predict(self, rows: Rows) -> Int64[Tensor, " n"]:
-        return self.classes[torch.cat([next(self.logits(part)).argmax(dim=1) for part in rows.parts()])]
 
 
 def _fit(x: Rows, y: Tensor, penalties: Sequence[float]) -> _Fits:

@@ -125,7 +125,7 @@ def take_details(
     rows = sorted({row for query in queries for near in query.neighbors.values() for row in [query.row, *near]})
     confused_by, confusion = _confusion(models, predicted, features, sample, test)
     return Details(
-        sizes={name: _size(model.network, test) for name, model in models.items() if model.network is not None},
+        sizes={name: size_of(model.network, test) for name, model in models.items() if model.network is not None},
         mapped=mapped.tolist(),
         positions=_positions({name: x[: len(mapped)] for name, x in features.items()}, seed),
         queries=queries,
@@ -230,7 +230,7 @@ def _confusion(
     return probe, found
 
 
-def _size(network: "nn.Module", images: "Images") -> Size:
+def size_of(network: "nn.Module", images: "Images") -> Size:
     """What it takes to make features: timed in float32, in batches, on the device where the features were made."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
