@@ -2,6 +2,7 @@ import gc
 import json
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from tests.processes import find_free_port
 # One thread a test process: the networks here are tiny, and threads that wait for each other cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# A shell that starts something in the background has it ignore Ctrl-C, which programs that tests interrupt would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 

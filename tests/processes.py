@@ -1,5 +1,6 @@
 """The same computation on one process and on several gloo processes."""
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -68,4 +69,5 @@ def _check(rank: int, port: int, check: Callable[..., None], *arguments: Any) ->
     dist.init_process_group("gloo", rank=rank, world_size=2)
     check(rank, *arguments)
     dist.barrier()
+    gc.collect()  # networks whose training was interrupted would keep the group, whose threads abort Python at its end
     dist.destroy_process_group()

@@ -51,8 +51,7 @@ def test_an_error_ends_with_its_own_code(capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_with_130_and_what_is_half_done_is_removed(tmp_path, number):
     code = (
-        "import signal, sys, time; from pathlib import Path\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background has it ignored
+        "import sys, time; from pathlib import Path\n"
         "from ssl_transfer.files import write_atomically; from ssl_transfer.program import ends_in_a_sentence\n"
         "def write(path):\n"
         "    path.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
