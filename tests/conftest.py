@@ -15,7 +15,7 @@ from tests.processes import find_free_port
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# A shell that starts something in the background has it ignore Ctrl-C, which programs that tests interrupt would inherit.
+# A shell lets what it starts in the background ignore Ctrl-C, which programs that tests interrupt would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
