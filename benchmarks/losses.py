@@ -199,7 +199,8 @@ def every_loss(n: int, device: str, budget: float) -> list[dict]:
     negatives = torch.randint(50000, (n, 4096), generator=generator)
     names = ["relaxed_contrastive", "rkd_distance", "rkd_angle", "pkt", "dark_rank", "similarity_preserving"]
     works: dict[str, Callable[[], Tensor]] = {
-        name: lambda name=name: getattr(losses, name)(student, teacher) for name in [*names, "correlation_congruence"]
+        name: lambda name=name: getattr(losses, name)(student, teacher)
+        for name in [*names, "correlation_congruence", "regression"]
     }
     contextual = {"affinity": "contextual", "image": image}
     works |= {

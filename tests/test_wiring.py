@@ -58,7 +58,7 @@ BASES = {
         for kind, more in {
             **dict.fromkeys(("relaxed_contrastive", "relaxed_multi_similarity", "rkd", "pkt", "dark_rank"), ""),
             **dict.fromkeys(("similarity_preserving", "correlation_congruence", "fitnet", "attention_transfer"), ""),
-            **dict.fromkeys(("vid", "soft_targets"), ""),
+            **dict.fromkeys(("vid", "soft_targets", "regression"), ""),
             "seed": ", queue_size: 128",
             "crd": ", negatives: 16",
         }.items()

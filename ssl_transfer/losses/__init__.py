@@ -22,6 +22,7 @@ from ssl_transfer.losses.nt_xent import nt_xent
 from ssl_transfer.losses.relational.correlation_congruence import correlation_congruence
 from ssl_transfer.losses.relational.dark_rank import dark_rank
 from ssl_transfer.losses.relational.pkt import pkt
+from ssl_transfer.losses.relational.regression import regression
 from ssl_transfer.losses.relational.relaxed_contrastive import relaxed_contrastive
 from ssl_transfer.losses.relational.relaxed_multi_similarity import relaxed_multi_similarity
 from ssl_transfer.losses.relational.rkd import rkd_angle, rkd_distance
@@ -37,6 +38,7 @@ __all__ = [
     "dark_rank",
     "nt_xent",
     "pkt",
+    "regression",
     "relaxed_contrastive",
     "relaxed_multi_similarity",
     "rkd_angle",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_transfer.data import Batch, counter
 from ssl_transfer.distributed import gather_rows, own_rows, single_process_order, sum_over_processes, world_size
-from ssl_transfer.losses import ContrastiveRepresentation, seed, soft_targets
+from ssl_transfer.losses import ContrastiveRepresentation, regression, seed, soft_targets
 from ssl_transfer.losses.precision import widen
 from ssl_transfer.models import Frozen
 from ssl_transfer.tasks.embed import embed
@@ -99,6 +99,22 @@ class RelationalTransfer(Transfer):
         """This process's share of the loss that a student would have which embeds as the teacher does."""
         images = torch.cat(batch.views)
         return self.compare(self.taught(images, batch), images, batch)
+
+
+class Regression(Transfer):
+    """Train ``model`` to tell the teacher's standardized coordinates through ``layer``, which is thrown away."""
+
+    def __init__(
+        self, model: nn.Module, teacher: Frozen, layer: nn.Module, *, weight: float, micro_batch_size: int | None = None
+    ):
+        super().__init__()
+        self.model, self.teachers, self.layer = model, nn.ModuleList([teacher]), layer
+        self.weight, self.micro_batch_size = weight, micro_batch_size
+
+    def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
+        """The loss of this process's rows, of coordinates that are standardized over the rows of all."""
+        student, teacher = _gathered(self.layer(student)), _gathered(self.taught(images, batch))
+        return self.weight * regression(student, teacher, anchors=own_rows(len(images)))
 
 
 class SEED(Transfer):

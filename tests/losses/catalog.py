@@ -90,6 +90,7 @@ CASES = {
     "correlation_congruence": Case(
         losses.correlation_congruence, twin.correlation_congruence, frozenset({"rotation", "scale"})
     ),
+    "regression": Case(losses.regression, twin.regression, same_width=True),
     "seed": Case(seed, seed_twin, frozenset({"scale"}), same_width=True),
 }
 

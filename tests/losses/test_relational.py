@@ -172,7 +172,7 @@ def test_anchors_outside_the_batch_are_refused(case, anchors):
         case.loss(student, teacher, anchors=anchors)
 
 
-@every_loss
+@losses_but("regression")  # plain operations of PyTorch
 def test_second_derivatives_are_refused(case):
     student, teacher = embeddings(case, 9)
     student.requires_grad_()

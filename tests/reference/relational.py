@@ -160,6 +160,18 @@ def correlation_congruence(student, teacher, *, gamma=0.4, order=2) -> Tensor:
     return total / n**2
 
 
+def regression(student, teacher) -> Tensor:
+    n, width = teacher.shape
+    total = student.new_zeros(())
+    for k in range(width):
+        column = [float(t[k]) for t in teacher]
+        mean = sum(column) / n
+        deviation = (sum((x - mean) ** 2 for x in column) / n) ** 0.5
+        for s, x in zip(student, column, strict=True):
+            total = total + (s[k] - (x - mean) / deviation) ** 2
+    return total / (n * width)
+
+
 def seed(student, teacher, queue, *, student_temperature=0.2, teacher_temperature=0.01) -> Tensor:
     student, teacher, queue = unit(student), unit(teacher), unit(queue)
     total = student.new_zeros(())

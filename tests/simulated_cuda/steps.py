@@ -48,7 +48,8 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         kind: ({"kind": kind, "teacher": {}, **TEACHER.get(kind, {})}, {})
         for kind in (
             *("relaxed_contrastive", "relaxed_multi_similarity", "rkd", "pkt", "dark_rank", "similarity_preserving"),
-            *("correlation_congruence", "seed", "fitnet", "attention_transfer", "vid", "crd", "soft_targets"),
+            *("correlation_congruence", "regression", "seed", "fitnet", "attention_transfer", "vid", "crd"),
+            "soft_targets",
         )
     },
     **{

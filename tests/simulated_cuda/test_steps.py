@@ -32,6 +32,7 @@ LAUNCHES = {
     "dark_rank": 240,
     "similarity_preserving": 188,
     "correlation_congruence": 202,
+    "regression": 175,
     "seed": 208,
     "fitnet": 212,
     "attention_transfer": 284,

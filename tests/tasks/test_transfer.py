@@ -223,7 +223,7 @@ def test_every_kind_trains_the_student_and_never_the_teacher(kind):
     assert not any("teacher.module" in name for name in task.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "seed", "crd", "soft_targets"])
+@pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "regression", "seed", "crd", "soft_targets"])
 def test_parts_give_the_gradient_of_the_whole_batch(kind):
     whole, parts = task_of(kind), task_of(kind, micro_batch_size=5)
     for task in (whole, parts):
@@ -270,7 +270,7 @@ def test_parts_that_processes_cannot_share_evenly_are_refused_with_a_size_that_t
     assert number_of_parts(images, 24, views=2) == number_of_parts(images, None, views=2) == 1
 
 
-@pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "seed", "crd"])
+@pytest.mark.parametrize("kind", ["relaxed_contrastive", "rkd", "regression", "seed", "crd"])
 def test_rows_are_gathered_in_float32_whatever_the_network_computes_in(kind, monkeypatch):
     task, batch, gathered = task_of(kind).float(), in_float32(share_of_batch(0)), []
 

@@ -264,6 +264,24 @@ class RKD(FromSeveral):
         return self.relational(inputs, loss)
 
 
+class Regression(Transfer):
+    """The teacher's coordinates, each in units of its spread over the batch, through a layer that is thrown away."""
+
+    kind: Literal["regression"]
+    weight: Positive = 1.0  # the only loss; Adam sees no scale
+
+    def transfer(self, inputs: TaskInputs) -> "modules.Transfer":
+        """See :class:`ssl_transfer.tasks.transfer.Regression`."""
+        from torch import nn
+
+        from ssl_transfer.tasks import transfer as modules
+
+        (student, student_width), [(taught, width)] = self.student(inputs), self.taught(inputs)
+        # A layer also where the widths are equal: features are not standardized, and behind a ReLU not even negative.
+        layer = nn.Linear(student_width, width)
+        return modules.Regression(student, taught, layer, weight=self.weight, micro_batch_size=inputs.micro_batch_size)
+
+
 class SEED(Transfer):
     """Similarities to a queue of the teacher's embeddings (Fang et al., ICLR 2021)."""
 
@@ -424,6 +442,7 @@ TransferTask = (
     | DarkRank
     | SimilarityPreserving
     | CorrelationCongruence
+    | Regression
     | SEED
     | FitNet
     | AttentionTransfer
