@@ -296,9 +296,9 @@ CONTRADICTIONS = {
     "_most_losses_learn_from_one_teacher": [
         (
             [f"task={{kind: {kind}, teacher: [{{timm: a}}, {{timm: b}}]}}"],
-            f"task: {kind} is made for the width, maps or classes of one teacher, 2 are given: name one, or compare",
+            f"task: {kind} is made for the width, maps or classes of one teacher, 2 are given: name one, or take",
         )
-        for kind in ("regression", "seed", "crd", "fitnet", "attention_transfer", "vid", "soft_targets")
+        for kind in ("seed", "crd", "fitnet", "attention_transfer", "vid", "soft_targets")
     ],
     "_weights_are_of_several_teachers": [
         ([RELAXED, f"{TEACHER}.weight=2"], "teacher.weight is that of one teacher beside others, and there is one"),

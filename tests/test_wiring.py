@@ -358,6 +358,11 @@ CASES = [
     Case("rkd", "task.teacher.checkpoint", "{folder}/other", teacher_weights, None),
     Case("rkd", "task.teacher.output", "embedding", lambda run: run.teacher.name, "embedding"),
     Case("rkd", "task.teacher", TWO, lambda run: len(run.task.teachers), 2),
+    Case("regression", "task.teacher", TWO, lambda run: len(run.task.layers), 2),
+    Case(
+        *("regression", "task.teacher.1.weight", "3.0", lambda run: run.task.shares, [0.25, 0.75]),
+        (f"task.teacher={TWO}",),
+    ),
     Case(
         "pkt",
         "task.teacher.1.weight",

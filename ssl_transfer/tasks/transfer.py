@@ -102,19 +102,38 @@ class RelationalTransfer(Transfer):
 
 
 class Regression(Transfer):
-    """Train ``model`` to tell the teacher's standardized coordinates through ``layer``, which is thrown away."""
+    """Train ``model`` to tell the teachers' standardized coordinates, of each through a layer that is thrown away.
+
+    With several teachers the loss is the mean of their losses, weighted by ``teacher_weights``.
+    """
 
     def __init__(
-        self, model: nn.Module, teacher: Frozen, layer: nn.Module, *, weight: float, micro_batch_size: int | None = None
+        self,
+        model: nn.Module,
+        teachers: Sequence[Frozen],
+        layers: Sequence[nn.Module],
+        *,
+        weight: float,
+        teacher_weights: Sequence[float],
+        micro_batch_size: int | None = None,
     ):
         super().__init__()
-        self.model, self.teachers, self.layer = model, nn.ModuleList([teacher]), layer
+        self.model, self.teachers, self.layers = model, nn.ModuleList(teachers), nn.ModuleList(layers)
         self.weight, self.micro_batch_size = weight, micro_batch_size
+        self.shares = [each / sum(teacher_weights) for each in teacher_weights]
 
     def compare(self, student: Tensor, images: Tensor, batch: Batch) -> Tensor:
         """The loss of this process's rows, of coordinates that are standardized over the rows of all."""
-        student, teacher = _gathered(self.layer(student)), _gathered(self.taught(images, batch))
-        return self.weight * regression(student, teacher, anchors=own_rows(len(images)))
+        losses = [
+            share
+            * regression(
+                _gathered(layer(student)),
+                _gathered(self.taught(images, batch, teacher)),
+                anchors=own_rows(len(images)),
+            )
+            for teacher, (layer, share) in enumerate(zip(self.layers, self.shares, strict=True))
+        ]
+        return self.weight * torch.stack(losses).sum()
 
 
 class SEED(Transfer):

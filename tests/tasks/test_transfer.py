@@ -43,7 +43,7 @@ def task_of(kind: str, *, seed: int = 0, task: Mapping[str, object] = MappingPro
     """The task of a kind; of "rkd from two", say, that of two teachers of which a step may leave one out."""
     kind, _, several = kind.partition(" from ")
     teachers = [network("tiny_convnet", 1), *([network("cifar_resnet14", 2)] if several else [])]
-    if several:
+    if several and kind != "regression":  # which always asks all
         task = {"teacher_dropout": 0.5, **task}
     settings = [
         *([TWO] if several else []),
@@ -88,7 +88,8 @@ def gradients_of_two_steps(kind: str, rank: int = 0, world: int = 1, **train) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 3])
 def test_value_and_gradient_of_every_kind_do_not_depend_on_the_number_of_processes(world):
-    expected = {kind: gradients_of_two_steps(kind) for kind in (*KINDS, "relaxed_contrastive from two", "rkd from two")}
+    kinds = (*KINDS, "relaxed_contrastive from two", "rkd from two", "regression from two")
+    expected = {kind: gradients_of_two_steps(kind) for kind in kinds}
     assert all(len(values) > 10 for values in expected.values())
     assert_same_on(world, gradients_of_two_steps, expected, rtol=1e-7, atol=1e-9)
 
@@ -111,6 +112,19 @@ def test_from_several_teachers_the_loss_is_the_weighted_mean_of_those_that_a_ste
             parts = [share * losses.pkt(student, task.teachers[place](views)) for place, share in shares.items()]
         torch.testing.assert_close(found.detach(), sum(parts), rtol=1e-12, atol=0)
     assert seen == {(0, 1), (0,), (1,)}
+
+
+def test_regression_has_a_layer_for_each_teacher_and_averages_what_it_asks_of_them():
+    task, batch = task_of("regression from two", task={"weight": 3.0}), share_of_batch(0)
+    with torch.no_grad():
+        views = torch.cat(batch.views)
+        student = task_of("regression").model(views)
+        parts = [
+            share * losses.regression(layer(student), teacher(views))
+            for share, layer, teacher in zip((0.25, 0.75), task.layers, task.teachers, strict=True)
+        ]
+    torch.testing.assert_close(task(batch)["loss"].detach(), 3.0 * sum(parts), rtol=1e-12, atol=0)
+    assert task.layers[0] is not task.layers[1]
 
 
 def test_which_teachers_a_step_leaves_out_depends_on_the_seed_and_the_step_alone():

@@ -34,7 +34,7 @@ class Transfer(TaskSection):
     beside_labels: ClassVar[dict[str, float]] = {"cross_entropy": 1.0, "weight": 1.0}
     output_beside_labels: ClassVar[Literal["features", "logits"]] = "features"  # of the student, which is compared
     compares_maps: ClassVar[bool] = False  # not embeddings
-    takes_several: ClassVar[bool] = False  # teachers; others are brought to the width or the maps of one
+    takes_several: ClassVar[bool] = False  # teachers
 
     teacher: Teachers  # one, or a list of several
     labels: TrueOrLeftOut | None = None  # true: also learn the labels, by cross entropy
@@ -65,7 +65,7 @@ class Transfer(TaskSection):
         if len(self.teachers) > 1 and not self.takes_several:
             yield (
                 f"{self.kind} is made for the width, maps or classes of one teacher, {len(self.teachers)} are given: "
-                "name one, or compare relations of images, as relaxed_contrastive, rkd and pkt do"
+                "name one, or take regression, or a loss of relations such as relaxed_contrastive, rkd and pkt"
             )
 
     @rule
@@ -77,6 +77,11 @@ class Transfer(TaskSection):
     def teachers(self) -> list[Teacher]:
         """All teachers, also where there is one."""
         return self.teacher if isinstance(self.teacher, list) else [self.teacher]
+
+    @property
+    def teacher_weights(self) -> list[float]:
+        """Of each teacher, before they are divided by their sum."""
+        return [1.0 if teacher.weight is None else teacher.weight for teacher in self.teachers]
 
     @property
     def classifies(self) -> bool:
@@ -138,7 +143,7 @@ class FromSeveral(Transfer):
             self.student(inputs)[0],
             [frozen for frozen, _ in self.taught(inputs)],
             loss,
-            teacher_weights=[1.0 if teacher.weight is None else teacher.weight for teacher in self.teachers],
+            teacher_weights=self.teacher_weights,
             teacher_dropout=self.teacher_dropout or 0.0,
             seed=inputs.seed,
             micro_batch_size=inputs.micro_batch_size,
@@ -265,7 +270,12 @@ class RKD(FromSeveral):
 
 
 class Regression(Transfer):
-    """The teacher's coordinates, each in units of its spread over the batch, through a layer that is thrown away."""
+    """The teacher's coordinates, each in units of its spread over the batch, through a layer that is thrown away.
+
+    Of several teachers each has a layer of its own, and their losses are averaged.
+    """
+
+    takes_several = True
 
     kind: Literal["regression"]
     weight: Positive = 1.0  # the only loss; Adam sees no scale
@@ -276,10 +286,16 @@ class Regression(Transfer):
 
         from ssl_transfer.tasks import transfer as modules
 
-        (student, student_width), [(taught, width)] = self.student(inputs), self.taught(inputs)
-        # A layer also where the widths are equal: features are not standardized, and behind a ReLU not even negative.
-        layer = nn.Linear(student_width, width)
-        return modules.Regression(student, taught, layer, weight=self.weight, micro_batch_size=inputs.micro_batch_size)
+        (student, student_width), taught = self.student(inputs), self.taught(inputs)
+        return modules.Regression(
+            student,
+            [frozen for frozen, _ in taught],
+            # Also where the widths are equal: features are not standardized, and behind a ReLU not even negative.
+            [nn.Linear(student_width, width) for _, width in taught],
+            weight=self.weight,
+            teacher_weights=self.teacher_weights,
+            micro_batch_size=inputs.micro_batch_size,
+        )
 
 
 class SEED(Transfer):
