@@ -3,7 +3,7 @@
     ssl-transfer sweep recipes/cifar10/transfer-cpu.yaml model.backbone=cifar_vgg8_eighth,cifar_vgg8_quarter
     python benchmarks/retention.py runs/cifar10-transfer-cpu-* runs/simclr-alone-* --picture docs/retention.png
 
-Reads the scores of finished runs: those with a teacher are the students, the others the networks alone. Times each
+Reads the scores of finished runs; those of one task make a line, *alone* where they had no teacher. Times each
 network on one thread of this machine, prints the table, draws the picture and keeps the numbers in
 ``results/retention-cpu.json``. Several seeds of one network become their mean and standard deviation.
 """
@@ -27,17 +27,18 @@ from ssl_transfer.models.checkpoint import load_model
 from ssl_transfer.report.details import TIMED_BATCH, size_of
 from ssl_transfer.teachers.loading import open_teacher
 
-LINES = {"student": ("transferred", "#1f5a8c", "o"), "trained": ("SimCLR alone", "#b3261e", "s")}
+TEACHER = "teacher"
+STYLES = (("#1f5a8c", "o"), ("#b3261e", "s"), ("#2e7d32", "^"), ("#8a5a00", "v"))  # of lines, in the order of the table
 COLUMNS = ("kNN 20", "linear")
 
 
-def row(role: str, network: str, found: list[dict[str, float]], costs: dict[str, float]) -> dict[str, Any]:
+def row(line: str, network: str, found: list[dict[str, float]], costs: dict[str, float]) -> dict[str, Any]:
     """One model of the table: its scores in per cent over seeds."""
     scores = {}
     for column in COLUMNS:
         values = [100 * scores[column] for scores in found]
         scores[column] = {"mean": round(mean(values), 2), "sd": round(stdev(values), 2) if len(values) > 1 else None}
-    return {"role": role, "network": network, "n": len(found), **costs, **scores}
+    return {"line": line, "network": network, "n": len(found), **costs, **scores}
 
 
 def teacher_of(recipe: config.Recipe) -> EmbeddingModel:
@@ -47,7 +48,7 @@ def teacher_of(recipe: config.Recipe) -> EmbeddingModel:
 
 
 def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
-    """The teacher, then the students and the networks alone, each from the smallest."""
+    """The teacher, then line by line, the students before the networks alone, each from the smallest."""
     found: dict[tuple[str, str], list[dict[str, float]]] = defaultdict(list)
     costs: dict[str, dict[str, float]] = {}  # by network
     pixels = torch.zeros(TIMED_BATCH, 3, image_size, image_size, dtype=torch.uint8)
@@ -64,35 +65,38 @@ def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
                 continue
             model = teacher_of(recipe) if role == "teacher" else load_model(folder)[0]
             network = model.backbone
-            key = role, network.name
+            task = recipe.task.kind.replace("_", " ")
+            key = {"teacher": TEACHER, "student": task}.get(role, f"{task} alone"), network.name
             if network.name not in costs:
                 size = size_of(network.eval().to(memory_format=torch.channels_last), blank)
                 speed = round(size.images_per_second)
                 costs[network.name] = {"weights": size.weights, "images_per_second": speed}
             if role != "teacher" or own not in found[key]:  # which every student's run has scored
                 found[key].append(own)
-    order = {"teacher": 0, "student": 1, "trained": 2}
-    table = [row(role, network, scores, costs[network]) for (role, network), scores in found.items()]
-    return sorted(table, key=lambda line: (order[line["role"]], line["weights"]))
+    table = [row(line, network, scores, costs[network]) for (line, network), scores in found.items()]
+    return sorted(
+        table, key=lambda row: (row["line"] != TEACHER, row["line"].endswith(" alone"), row["line"], row["weights"])
+    )
 
 
 def draw(table: list[dict[str, Any]], path: Path) -> None:
-    """Scores against weights and against speed, one line for the students and one for the networks alone."""
+    """Scores against weights and against speed, a line for each task."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    teacher = next(line for line in table if line["role"] == "teacher")
+    teacher = next(row for row in table if row["line"] == TEACHER)
+    names = list(dict.fromkeys(row["line"] for row in table if row is not teacher))
     for axes, (key, label) in zip(
         panels, {"weights": "weights", "images_per_second": "images/s on one CPU thread"}.items(), strict=True
     ):
-        for role, (name, color, marker) in LINES.items():
+        for name, (color, marker) in zip(names, STYLES, strict=False):
             # Networks of one family make a line; others are single points.
-            lines = sorted((line for line in table if line["role"] == role), key=lambda line: line[key])
-            family = [line for line in lines if line["network"].startswith("cifar_vgg8")]
-            for group, style in ((family, "-"), ([line for line in lines if line not in family], "none")):
+            points = sorted((row for row in table if row["line"] == name), key=lambda row: row[key])
+            family = [row for row in points if row["network"].startswith("cifar_vgg8")]
+            for group, style in ((family, "-"), ([row for row in points if row not in family], "none")):
                 axes.errorbar(
-                    [line[key] for line in group],
-                    [line["kNN 20"]["mean"] for line in group],
-                    yerr=[line["kNN 20"]["sd"] or 0 for line in group],
+                    [row[key] for row in group],
+                    [row["kNN 20"]["mean"] for row in group],
+                    yerr=[row["kNN 20"]["sd"] or 0 for row in group],
                     color=color, marker=marker, linestyle=style, capsize=3, label=name if style == "-" else None,
                 )  # fmt: skip
         axes.axhline(teacher["kNN 20"]["mean"], color="#555555", linestyle="--", linewidth=1)
@@ -118,18 +122,18 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     table = rows(given.runs, given.image_size)
-    teacher = next(line for line in table if line["role"] == "teacher")
+    teacher = next(row for row in table if row["line"] == TEACHER)
     print("| model | network | weights | images/s | n | kNN 20 | kept | linear | kept |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    for line in table:
+    for found in table:
         cells = []
         for column in COLUMNS:
-            score, spread = line[column]["mean"], line[column]["sd"]
+            score, spread = found[column]["mean"], found[column]["sd"]
             cells += [f"{score:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")]
             cells += [f"{100 * score / teacher[column]['mean']:.0f} %"]
         print(
-            f"| {LINES.get(line['role'], ('teacher',))[0]} | {line['network']} | {line['weights']:,} |"
-            f" {line['images_per_second']:,} | {line['n']} | " + " | ".join(cells) + " |"
+            f"| {found['line']} | {found['network']} | {found['weights']:,} | {found['images_per_second']:,} |"
+            f" {found['n']} | " + " | ".join(cells) + " |"
         )
     if given.picture is not None:
         draw(table, given.picture)
