@@ -91,7 +91,7 @@ def losses(given: argparse.Namespace, clock: Clock) -> Result:
 
     from ssl_transfer import losses as ours
 
-    names = ("relaxed_contrastive", "pkt", "dark_rank", "similarity_preserving", "correlation_congruence")
+    names = ("relaxed_contrastive", "pkt", "dark_rank", "similarity_preserving", "correlation_congruence", "regression")
     candidates: dict[str, Callable[[Tensor, Tensor], Tensor]] = {name: getattr(ours, name) for name in names}
     candidates |= {"rkd_distance": ours.rkd_distance, "relaxed_contrastive, dense": dense_twin}
     candidates |= {"nt_xent": ours.nt_xent, "nt_xent, lightly": NTXentLoss()}

@@ -29,7 +29,7 @@ from ssl_transfer.scores.score import Score
 from ssl_transfer.teachers.loading import open_model
 from ssl_transfer.watch import stop_watching
 
-_PUBLISHED = ("timm", "torchvision", "file")
+_PUBLISHED = ("zoo", "timm", "torchvision", "file")
 
 
 def measure(program: str, asked: ScoreSection, source: str, given: argparse.Namespace) -> None:
@@ -57,7 +57,8 @@ def measure(program: str, asked: ScoreSection, source: str, given: argparse.Name
 def load_features(source: str, given: argparse.Namespace, *, train_features: bool = True) -> ModelFeatures:
     """The features of ``source``: a run or exported folder, an npz file of features, or ``KIND:NAME``.
 
-    The kinds are ``timm`` and ``torchvision``, pretrained networks, and ``file``, a checkpoint of another tool.
+    The kinds are ``zoo``, models that come with the package, ``timm`` and ``torchvision``, pretrained networks, and
+    ``file``, a checkpoint of another tool.
 
     Raises:
         UserError: a precision is asked for, and ``source`` is a file of features.

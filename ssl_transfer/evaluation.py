@@ -18,7 +18,7 @@ from ssl_transfer.program import ends_in_a_sentence, loading
 from ssl_transfer.scores.base import ScoreSection
 from ssl_transfer.section import path_argument
 
-_PUBLISHED = ("timm", "torchvision", "file")
+_PUBLISHED = ("zoo", "timm", "torchvision", "file")
 
 
 def evaluate(program: str, section: type[ScoreSection]) -> None:
@@ -96,7 +96,8 @@ def _parser(program: str, section: type[ScoreSection]) -> argparse.ArgumentParse
     parser.add_argument(
         "run", type=path_argument, nargs="?", help="a run or exported folder, such as runs/digits-transfer"
     )
-    parser.add_argument("--timm", metavar="NAME", help="a timm network with its pretrained weights instead")
+    parser.add_argument("--zoo", metavar="NAME", help="a model that comes with the package instead")
+    parser.add_argument("--timm", metavar="NAME", help="a timm network with its pretrained weights")
     parser.add_argument("--torchvision", metavar="NAME", help="a torchvision network with its pretrained weights")
     parser.add_argument(
         "--file", type=path_argument, metavar="FILE", help="a checkpoint of another tool; needs --backbone"
@@ -140,8 +141,8 @@ def _source(given: argparse.Namespace) -> str:
     }
     if len(named) != 1:
         raise UserError(
-            "name one of a run or exported folder, --timm NAME, --torchvision NAME, --file FILE or --features FILE; "
-            f"given: {', '.join(named) or 'none'}"
+            "name one of a run or exported folder, --zoo NAME, --timm NAME, --torchvision NAME, --file FILE or "
+            f"--features FILE; given: {', '.join(named) or 'none'}"
         )
     ((kind, value),) = named.items()
     if kind == "features" and not value.endswith(".npz"):

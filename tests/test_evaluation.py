@@ -175,8 +175,9 @@ def test_scores_of_other_kinds_stay_beside_new_ones_and_those_of_other_images_go
 
 
 MISTAKES = [
-    ("knn", "name one of a run or exported folder, --timm NAME, .* or --features FILE; given: none"),
+    ("knn", "name one of a run or exported folder, --zoo NAME, .* or --features FILE; given: none"),
     ("knn --timm resnet18 --features x.npz", "given: timm, features"),
+    ("knn --zoo cifar10-simcl --dataset digits", "no such model comes with the package; did you mean 'cifar10-simclr'"),
     ("knn --timm resnet19 --dataset digits", "no network named 'resnet19' in timm: did you mean resnet1"),
     ("knn --timm resnet18", "such as --dataset cifar10 .with --root and, for files, --image-size"),
     ("knn nowhere", "there is no folder nowhere: name a run or an exported folder"),
