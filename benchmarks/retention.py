@@ -71,7 +71,7 @@ def rows(folders: list[Path], image_size: int) -> list[dict[str, Any]]:
                 size = size_of(network.eval().to(memory_format=torch.channels_last), blank)
                 speed = round(size.images_per_second)
                 costs[network.name] = {"weights": size.weights, "images_per_second": speed}
-            if role != "teacher" or own not in found[key]:  # which every student's run has scored
+            if role != "teacher" or not found[key]:  # which every student's run has scored
                 found[key].append(own)
     table = [row(line, network, scores, costs[network]) for (line, network), scores in found.items()]
     return sorted(
