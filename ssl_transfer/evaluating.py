@@ -27,9 +27,8 @@ from ssl_transfer.probes import load_feature_file
 from ssl_transfer.scores.base import Measuring, ScoreSection
 from ssl_transfer.scores.score import Score
 from ssl_transfer.teachers.loading import open_model
+from ssl_transfer.teachers.section import NAMED_SOURCES
 from ssl_transfer.watch import stop_watching
-
-_PUBLISHED = ("zoo", "timm", "torchvision", "file")
 
 
 def measure(program: str, asked: ScoreSection, source: str, given: argparse.Namespace) -> None:
@@ -70,7 +69,7 @@ def load_features(source: str, given: argparse.Namespace, *, train_features: boo
         sizes = {"n_train": len(features.train_x), "n_test": len(features.test_x)}
         return ModelFeatures(source, features, {"layer": "as saved", "width": features.train_x.shape[1], **sizes})
     kind, _, name = source.partition(":")
-    folder = None if kind in _PUBLISHED else Path(source)
+    folder = None if kind in NAMED_SOURCES else Path(source)
     splits = _splits(on_main_process(lambda: _recipe_of(folder, given)), given)
     # The main process's disk has the run, and it downloads published weights.
     model = on_main_process(lambda: load_model(folder)[0] if folder is not None else _published(kind, name, given))

@@ -17,8 +17,7 @@ from ssl_transfer.errors import UserError
 from ssl_transfer.program import ends_in_a_sentence, loading
 from ssl_transfer.scores.base import ScoreSection
 from ssl_transfer.section import path_argument
-
-_PUBLISHED = ("zoo", "timm", "torchvision", "file")
+from ssl_transfer.teachers.section import NAMED_SOURCES
 
 
 def evaluate(program: str, section: type[ScoreSection]) -> None:
@@ -137,7 +136,7 @@ def _parser(program: str, section: type[ScoreSection]) -> argparse.ArgumentParse
 def _source(given: argparse.Namespace) -> str:
     """What one of the arguments names, as :func:`load_features` takes it."""
     named = {
-        name: getattr(given, name) for name in ("run", *_PUBLISHED, "features") if getattr(given, name) is not None
+        name: getattr(given, name) for name in ("run", *NAMED_SOURCES, "features") if getattr(given, name) is not None
     }
     if len(named) != 1:
         raise UserError(
@@ -147,4 +146,4 @@ def _source(given: argparse.Namespace) -> str:
     ((kind, value),) = named.items()
     if kind == "features" and not value.endswith(".npz"):
         raise UserError(f"{value} is no npz file of features; save one with numpy.savez")
-    return f"{kind}:{value}" if kind in _PUBLISHED else value
+    return f"{kind}:{value}" if kind in NAMED_SOURCES else value

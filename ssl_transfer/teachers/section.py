@@ -45,7 +45,8 @@ def _located(name: str) -> str:
     return f"{scheme}:{location(folder)}" if scheme == "local-dir" and colon else name
 
 
-SOURCES = ("recipe", "checkpoint", "zoo", "timm", "torchvision", "file")
+NAMED_SOURCES = ("zoo", "timm", "torchvision", "file")  # as KIND:NAME, where a model is named in one word
+SOURCES = ("recipe", "checkpoint", *NAMED_SOURCES)
 
 
 class Teacher(Section):
@@ -151,7 +152,7 @@ def named_source(model: str) -> dict[str, str]:
         ValueError: nothing can lie at such a path.
     """
     kind, colon, name = model.partition(":")
-    if colon and kind in ("zoo", "timm", "torchvision", "file"):
+    if colon and kind in NAMED_SOURCES:
         return {kind: name}
     path = Path(location(model))
     if path.name == "model.safetensors" and (path.parent / "config.json").is_file():
